@@ -1,0 +1,1 @@
+"""relight: diffusion and language models on old Vulkan cards, each component on the hardware that suits it."""
