@@ -1,0 +1,1 @@
+"""Where it is computed: each executor turns a recorded graph into a program for one device."""

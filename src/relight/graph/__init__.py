@@ -1,0 +1,6 @@
+"""What is to be computed: tensors recorded as a graph of about two dozen operations, independent of device and precision."""
+
+from relight.graph.tensor import Graph, Tensor, input_tensor
+from relight.graph.weights import WeightIndex, Weights
+
+__all__ = ["Graph", "Tensor", "WeightIndex", "Weights", "input_tensor"]
