@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -81,8 +81,8 @@ class Executor(Protocol):
         """Bring the weights that these graphs need to the device. Raises OutOfDeviceMemory, UnsupportedOp."""
         ...
 
-    def compile(self, graph: Graph, weights: LoadedWeights, options: CompileOptions) -> Program:
-        """Raises UnsupportedOp or OutOfDeviceMemory here, never in run()."""
+    def compile(self, graph: Graph, weights: Any, options: CompileOptions) -> Program:
+        """`weights` are what this executor's `load` gave. Raises UnsupportedOp or OutOfDeviceMemory, never in run()."""
         ...
 
     def close(self) -> None: ...
