@@ -1,4 +1,4 @@
-"""Every operation there is. Each checks its shapes and records one node; `executors/reference.py` defines what it means.
+"""Every operation there is. Each checks its shapes and records one node; `executors/reference.py` defines its meaning.
 
 Letters in shape comments: B batch, S sequence, H heads, C channels or head size, D features.
 """
@@ -13,16 +13,17 @@ from relight.graph.tensor import ShapeError, Tensor, same_shape
 from relight.graph.weights import Weights
 
 
-def linear(x: Tensor, w: Weights, *, wide_range: bool = False) -> Tensor:
+def linear(x: Tensor, w: Weights, *, bias: bool = True, wide_range: bool = False) -> Tensor:
     """x @ weight.T + bias over the last axis; weight [out in] (or a 1x1 kernel [out in 1 1]).
 
+    A bias is added where the file has one, unless `bias` is False.
     `wide_range` says that x may pass 65504, the largest F16; executors whose arithmetic is narrower scale it.
     """
-    weight, bias = w["weight"], w.get("bias")
+    weight, offset = w["weight"], w.get("bias") if bias else None
     out, inner = weight.shape[0], weight.shape[1]
     if x.shape[-1] != inner or math.prod(weight.shape) != out * inner:
         raise ShapeError(f"linear {w.path}: input {x.shape}, weight {weight.shape}")
-    inputs = (x, weight) if bias is None else (x, weight, bias)
+    inputs = (x, weight) if offset is None else (x, weight, offset)
     return Tensor("linear", (*x.shape[:-1], out), "f32", inputs, {"wide_range": wide_range})
 
 
@@ -139,13 +140,17 @@ def conv2d(x: Tensor, w: Weights, *, stride: int = 1, padding: int = 0) -> Tenso
 def upsample_nearest(x: Tensor, factor: int = 2) -> Tensor:
     """Each pixel of x [B C height width] becomes factor x factor pixels."""
     batch, channels, height, width = x.shape
-    return Tensor("upsample_nearest", (batch, channels, height * factor, width * factor), "f32", (x,), {"factor": factor})
+    return Tensor(
+        "upsample_nearest", (batch, channels, height * factor, width * factor), "f32", (x,), {"factor": factor}
+    )
 
 
 def pad(x: Tensor, *, bottom: int, right: int) -> Tensor:
     """Zeros below and to the right of x [B C height width]."""
     batch, channels, height, width = x.shape
-    return Tensor("pad", (batch, channels, height + bottom, width + right), "f32", (x,), {"bottom": bottom, "right": right})
+    return Tensor(
+        "pad", (batch, channels, height + bottom, width + right), "f32", (x,), {"bottom": bottom, "right": right}
+    )
 
 
 OPS = (

@@ -24,7 +24,7 @@ class WeightIndex(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RowSelection:
-    """Rows of a weight (axis 0) to take at load, by index, in order. Hashable, so that equal selections are loaded once."""
+    """Rows of a weight (axis 0) to take at load, by index, in order. Equal selections have equal keys."""
 
     index: np.ndarray
 
