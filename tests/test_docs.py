@@ -1,0 +1,133 @@
+"""What the pages say is so: import directions, the README's commands and files, the lock, no machine's own paths."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SOURCE = REPOSITORY / "src/relight"
+README = (REPOSITORY / "README.md").read_text()
+
+EVERYTHING = {"graph", "models", "weights", "executors", "sampling", "planner", "workers", "jobs", "cli"}
+# Beside itself and errors, which everyone may import.
+MAY_IMPORT = {
+    "errors": set(),
+    "graph": set(),
+    "sampling": set(),
+    "models": {"graph"},
+    "weights": {"graph"},
+    "executors": {"graph", "weights"},
+    "planner": {"graph", "models", "weights", "executors.base", "executors.null"},
+    "workers": {"graph", "models", "weights", "executors", "sampling", "planner"},
+    "jobs": {"workers", "planner", "sampling", "weights"},
+    "cli": EVERYTHING,
+    "__main__": {"cli"},
+}
+
+
+def part_of(file: Path) -> str:
+    """The package or module of relight a file belongs to."""
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names inside relight that a file imports, at its top or in a function."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.removeprefix("relight.") for name in names if name.startswith("relight."))
+
+
+def allowed(part: str, name: str) -> bool:
+    permitted = MAY_IMPORT[part] | {part, "errors"}
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in permitted)
+
+
+MODULES = [file for file in sorted(SOURCE.rglob("*.py")) if file != SOURCE / "__init__.py"]
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_point_one_way(file: Path) -> None:
+    assert [name for name in imports(file) if not allowed(part_of(file), name)] == []
+
+
+@pytest.mark.parametrize(("part", "name"), [("models", "weights.gguf"), ("graph", "models"), ("planner", "executors")])
+def test_an_import_against_the_table_is_seen(part: str, name: str) -> None:
+    assert not allowed(part, name)
+
+
+def test_every_package_says_what_it_answers() -> None:
+    files = [SOURCE / "__init__.py", *MODULES]
+    assert [str(file.relative_to(SOURCE)) for file in files if not ast.get_docstring(ast.parse(file.read_text()))] == []
+
+
+def test_every_package_is_in_the_readmes_tree() -> None:
+    packages = {part_of(file) for file in MODULES if file.name == "__init__.py"}
+    tree = set(re.findall(r"(\w+)/ ", README))
+    assert packages - tree == set()
+
+
+def readme_commands() -> list[str]:
+    """Lines of the README's shell blocks that start relight, continuation lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.startswith("./relight")]
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    assert {"./relight demo", "./relight test"} <= set(readme_commands())
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_the_readmes_commands_parse(command: str) -> None:
+    first, *rest = shlex.split(command)[1:]
+    if first in ("setup", "test", "check"):  # the launcher's own
+        assert f"    {first})\n" in (REPOSITORY / "relight").read_text()
+    else:
+        from relight.cli import parser
+
+        parser().parse_args([first, *rest])
+
+
+def test_the_readmes_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+def test_the_lock_is_of_this_project_and_names_only_pypi() -> None:
+    lock_text = (REPOSITORY / "uv.lock").read_text()
+    hosts = set(re.findall(r"https?://([^/\"]+)", lock_text))
+    assert hosts == {"pypi.org", "files.pythonhosted.org"}
+
+    (locked,) = [package for package in tomllib.loads(lock_text)["package"] if package["name"] == "relight"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    requirements = [f"{each['name']}{each.get('specifier', '')}" for each in locked["metadata"]["requires-dist"]]
+    development = [f"{each['name']}{each.get('specifier', '')}" for each in locked["metadata"]["requires-dev"]["dev"]]
+    assert sorted(requirements) == sorted(project["project"]["dependencies"])
+    assert sorted(development) == sorted(project["dependency-groups"]["dev"])
+    assert locked["version"] == project["project"]["version"]
+
+
+def tracked_files() -> list[Path]:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+
+
+def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:
+    own = re.compile(rb"/(work|root|home/\w+)/")
+    assert [str(file) for file in tracked_files() if file.is_file() and own.search(file.read_bytes())] == []
