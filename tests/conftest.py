@@ -16,6 +16,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 if any(next(folder.glob("lvp_icd*.json"), None) for folder in DRIVER_FOLDERS):
     # ggml passes over Vulkan devices of type CPU unless one is named: 0 is the GPU where there is one, else lavapipe.
     os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
+    os.environ.setdefault("GGML_VK_DISABLE_F16", "1")  # the shaders of the cards relight is for
 
 
 def loads(library: str) -> bool:

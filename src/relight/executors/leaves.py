@@ -73,5 +73,7 @@ def _column_bytes(leaf: Tensor, stored: StoredTensor) -> tuple[int, int] | None:
     form = FORMATS[stored.format]
     start, stop = leaf.attrs["columns"]
     if start % form.block_elements or stop % form.block_elements:
-        raise UnsupportedOp(f"{leaf.name}: columns {start} to {stop} cut a {stored.format} block of {form.block_elements}")
+        raise UnsupportedOp(
+            f"{leaf.name}: columns {start} to {stop} cut a {stored.format} block of {form.block_elements}"
+        )
     return start // form.block_elements * form.block_bytes, stop // form.block_elements * form.block_bytes

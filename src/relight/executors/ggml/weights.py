@@ -1,0 +1,178 @@
+"""Weights on a ggml device: in the file's own format where the device computes with it, used in place on the CPU."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from relight.errors import ModelFileError, OutOfDeviceMemory, UnsupportedOp
+from relight.executors.base import Progress, WeightSource
+from relight.executors.ggml.api import USAGE_WEIGHTS, ffi
+from relight.executors.ggml.devices import Device, MemoryLimit
+from relight.executors.ggml.lowering import dimensions
+from relight.executors.leaves import PIECE_BYTES, leaf_float32, leaf_nbytes, leaf_pieces
+from relight.graph import Graph, Tensor
+from relight.weights.checkpoint import StoredTensor
+from relight.weights.formats import FORMATS
+
+# What a leaf is used for decides the format it is held in.
+MATRIX, KERNEL, VECTOR = "matrix", "kernel", "vector"
+CPU_ALIGNMENT = 32
+SLOTS = {"linear": {1: MATRIX}, "embedding": {1: MATRIX}, "conv2d": {1: KERNEL}}
+
+
+def roles(graphs: tuple[Graph, ...]) -> dict[object, tuple[Tensor, str]]:
+    """Leaf and role of every weight the graphs use, by key."""
+    found: dict[object, tuple[Tensor, str]] = {}
+    for graph in graphs:
+        for node in graph.nodes:
+            for slot, source in enumerate(node.inputs):
+                if source.op != "weight":
+                    continue
+                role = SLOTS.get(node.op, {}).get(slot, VECTOR)
+                known = found.setdefault(source.attrs["key"], (source, role))[1]
+                if known != role:
+                    raise UnsupportedOp(f"{source.name} is used both as {known} and as {role}")
+    return found
+
+
+def held_format(leaf: Tensor, role: str) -> str:
+    """Matrices stay as they are in the file; kernels are F16 or F32; what is added or multiplied is F32."""
+    if role == VECTOR:
+        return "F32"
+    if role == KERNEL:
+        return "F32" if leaf.dtype == "F32" else "F16"
+    return "F16" if leaf.dtype == "F8_E4M3" else leaf.dtype
+
+
+class GgmlWeights:
+    """The tensors of one checkpoint on one device, by leaf key. `nbytes` counts what the device holds for them."""
+
+    def __init__(
+        self,
+        device: Device,
+        limit: MemoryLimit,
+        graphs: tuple[Graph, ...],
+        source: WeightSource,
+        progress: Progress | None = None,
+    ) -> None:
+        self.device, self.base, self.limit = device, device.lib.base, limit
+        self.nbytes = 0
+        self.tensors: dict[object, Any] = {}
+        self._buffers: list[Any] = []
+        self._kept: list[Any] = []  # memory that ggml uses in place
+        leaves = roles(graphs)
+        overhead = self.base.ggml_tensor_overhead() * (len(leaves) + 1)
+        self._contexts = [self.base.ggml_init((overhead, ffi.NULL, True)) for _ in range(2)]
+        mapped, copied = self._contexts
+        uploads: list[tuple[Tensor, StoredTensor, str]] = []
+        for key, (leaf, role) in leaves.items():
+            stored, form = source[leaf.name], held_format(leaf, role)
+            in_place = usable_in_place(device, leaf, stored, form)
+            self.tensors[key] = placeholder(self.base, mapped if in_place else copied, leaf.shape, form)
+            if in_place:
+                self._use_in_place(self.tensors[key], stored)
+            else:
+                uploads.append((leaf, stored, form))
+        try:
+            self._allocate(copied)
+            self._upload(uploads, progress)
+        except BaseException:
+            self.close()
+            raise
+
+    def _use_in_place(self, tensor: Any, stored: StoredTensor) -> None:
+        address = stored.parts[0].ctypes.data
+        start = (
+            address // CPU_ALIGNMENT * CPU_ALIGNMENT
+        )  # ggml wants the start of a buffer aligned, tensors need not be
+        size = address - start + stored.nbytes
+        buffer = self.base.ggml_backend_cpu_buffer_from_ptr(ffi.cast("void *", start), size)
+        self.base.ggml_backend_tensor_alloc(buffer, tensor, ffi.cast("void *", address))
+        self._buffers.append(buffer)
+        self._kept.append(stored.parts[0])
+
+    def _allocate(self, ctx: Any) -> None:
+        buffer_type = self.device.buffer_type
+        size = int(self.base.ggml_backend_alloc_ctx_tensors_from_buft_size(ctx, buffer_type))
+        if size == 0:
+            return
+        self.limit.take(size, "weights")
+        self.nbytes = size
+        buffer = self.base.ggml_backend_alloc_ctx_tensors_from_buft(ctx, buffer_type)
+        if buffer == ffi.NULL:
+            free, total = self.device.memory()
+            raise OutOfDeviceMemory(
+                f"{self.device.name} refused {size / 2**30:.2f} GiB for weights ({free / 2**30:.2f} GiB of "
+                f"{total / 2**30:.2f} GiB free); use a smaller quantisation or move a component to the cpu"
+            )
+        self.base.ggml_backend_buffer_set_usage(buffer, USAGE_WEIGHTS)
+        self._buffers.append(buffer)
+
+    def _upload(self, uploads: list[tuple[Tensor, StoredTensor, str]], progress: Progress | None) -> None:
+        total = sum(leaf_nbytes(leaf, form) for leaf, _, form in uploads)
+        done = 0
+        for leaf, stored, form in uploads:
+            tensor, offset = self.tensors[leaf.attrs["key"]], 0
+            for piece in pieces(leaf, stored, form):
+                self.base.ggml_backend_tensor_set(tensor, ffi.from_buffer(piece), offset, piece.nbytes)
+                offset += piece.nbytes
+                done += piece.nbytes
+                if progress:
+                    progress(done, total)
+            if offset != self.base.ggml_nbytes(tensor):
+                raise ModelFileError(f"{leaf.name}: {offset} bytes in the file, {self.base.ggml_nbytes(tensor)} needed")
+            forget(stored)
+
+    def close(self) -> None:
+        for buffer in self._buffers:
+            self.base.ggml_backend_buffer_free(buffer)
+        for ctx in self._contexts:
+            self.base.ggml_free(ctx)
+        self.limit.give_back(self.nbytes)
+        self._buffers, self._contexts, self._kept, self.nbytes = [], [], [], 0
+        self.tensors.clear()
+
+
+def placeholder(base: Any, ctx: Any, shape: tuple[int, ...], form: str) -> Any:
+    number = FORMATS[form].ggml_type
+    assert number is not None, form
+    return base.ggml_new_tensor_4d(ctx, number, *dimensions(shape))
+
+
+def usable_in_place(device: Device, leaf: Tensor, stored: StoredTensor, form: str) -> bool:
+    whole = leaf.attrs["rows"] is None and leaf.attrs["columns"] is None
+    return not device.is_vulkan and whole and len(stored.parts) == 1 and stored.format == form and stored.scale == 1.0
+
+
+def pieces(leaf: Tensor, stored: StoredTensor, form: str) -> Iterator[np.ndarray]:
+    """The leaf's bytes in the format it is held in, converted only where the file has another."""
+    if stored.format == form and stored.scale == 1.0:
+        yield from leaf_pieces(leaf, stored)
+        return
+    array = leaf_float32(leaf, stored) * np.float32(stored.scale)
+    yield from np.array_split(
+        array.astype(np.float16 if form == "F16" else np.float32).reshape(-1).view(np.uint8),
+        max(1, array.nbytes // PIECE_BYTES),
+    )
+
+
+def forget(stored: StoredTensor) -> None:
+    """The pages just read need not stay in this process; the file's cache keeps them while memory is to spare."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    for part in stored.parts:
+        owner = part
+        while isinstance(owner, np.ndarray) and owner.base is not None:
+            owner = owner.base
+        if isinstance(owner, memoryview):
+            owner = owner.obj
+        if isinstance(owner, mmap.mmap):
+            first = part.ctypes.data - np.frombuffer(owner, np.uint8, 1).ctypes.data
+            start = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = (first + part.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+            if length > 0:
+                owner.madvise(mmap.MADV_DONTNEED, start, length)

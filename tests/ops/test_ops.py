@@ -1,0 +1,239 @@
+"""Every operation on every executor present, against reference.py. Sizes are odd on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from executors_present import EXECUTORS
+from relight.executors.base import CompileOptions, Executor
+from relight.executors.reference import ReferenceExecutor
+from relight.graph import Graph, Tensor, Weights, input_tensor, ops
+from stored import ArraySource
+
+random = np.random.default_rng(7)
+
+
+def array(*shape: int) -> np.ndarray:
+    return random.standard_normal(shape).astype(np.float32)
+
+
+@dataclass
+class Case:
+    """`build` records outputs from named inputs and weights; `atol` where an executor rounds more than most."""
+
+    name: str
+    build: Callable[..., Tensor]
+    inputs: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    form: str = "F32"
+    rtol: float = 1e-3
+    options: CompileOptions = CompileOptions()
+
+
+def unary(op: Callable[[Tensor], Tensor], rtol: float = 1e-3) -> Case:
+    return Case(op.__name__, lambda w, x: op(x), {"x": 3 * array(2, 3, 65)}, rtol=rtol)
+
+
+def affine(size: int) -> dict[str, np.ndarray]:
+    return {"n.weight": array(size), "n.bias": array(size)}
+
+
+def layer(out: int, inner: int, *kernel: int) -> dict[str, np.ndarray]:
+    return {"l.weight": array(out, inner, *kernel) / np.float32(inner**0.5), "l.bias": array(out)}
+
+
+def qkv(tokens: int, keys: int, heads: int, size: int) -> dict[str, np.ndarray]:
+    return {"q": array(1, tokens, heads, size), "k": array(1, keys, heads, size), "v": array(1, keys, heads, size)}
+
+
+POSITIONS = np.stack([np.zeros(11), np.arange(11) // 4, np.arange(11) % 4]).astype(np.int32)
+FAR = np.stack([np.arange(11), 900 + np.arange(11), 37 * np.arange(11)]).astype(np.int32)
+ROPE_64 = {"sections": (4, 14, 14), "theta": 10000.0}
+CHUNKED = CompileOptions(attention="chunked", scores_bytes=4000)
+FLASH = CompileOptions(attention="flash")
+IM2COL, DIRECT = CompileOptions(convolution="im2col"), CompileOptions(convolution="direct")
+
+
+def attend(w: Weights, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    return ops.attention(q, k, v, bias=bias)
+
+
+def strided_heads(w: Weights, x: Tensor) -> Tensor:
+    q, k, v = (part.reshape(1, 11, 2, 64) for part in x.split([128, 128, 128]))
+    return ops.attention(ops.rms_norm(q, w["scale"], eps=1e-6), k, v)
+
+
+CAUSAL = np.triu(np.full((9, 9), -np.inf, np.float32), 1)
+
+CASES = [
+    Case("add", lambda w, a, b: a + b, {"a": array(2, 3, 7), "b": array(3, 7)}),
+    Case("add broadcast from the left", lambda w, a, b: a + b, {"a": array(1, 1, 7), "b": array(1, 5, 7)}),
+    Case("add scalar", lambda w, x: x + 2.5, {"x": array(3, 7)}),
+    Case("mul", lambda w, a, b: a * b, {"a": array(2, 3, 7), "b": array(2, 1, 7)}),
+    Case("mul scalar", lambda w, x: x * -0.3, {"x": array(3, 7)}),
+    Case("mul by weight", lambda w, x: x * w["scale"], {"x": array(3, 7)}, {"scale": array(7)}),
+    Case("linear", lambda w, x: ops.linear(x, w / "l"), {"x": array(2, 5, 64)}, layer(33, 64)),
+    Case("linear without bias", lambda w, x: ops.linear(x, w / "l", bias=False), {"x": array(5, 64)}, layer(33, 64)),
+    Case(
+        "linear of a wide range",
+        lambda w, x: ops.linear(x, w / "l", wide_range=True),
+        {"x": 2e5 * array(5, 64)},
+        layer(33, 64),
+        "F16",
+        2e-3,
+    ),
+    Case("linear with a 1x1 kernel", lambda w, x: ops.linear(x, w / "l"), {"x": array(5, 32)}, layer(7, 32, 1, 1)),
+    Case(
+        "linear on a narrowed input",
+        lambda w, x: ops.linear(x.narrow(1, 3, 64), w / "l"),
+        {"x": array(5, 96)},
+        layer(9, 64),
+    ),
+    Case("linear by rows", lambda w, x: ops.linear(x, (w / "l").rows(5, 21)), {"x": array(5, 64)}, layer(33, 64)),
+    Case(
+        "linear by rows in another order",
+        lambda w, x: ops.linear(x, (w / "l").rows(np.arange(32).reshape(2, 8, 2).transpose(0, 2, 1).reshape(-1))),
+        {"x": array(5, 64)},
+        layer(33, 64),
+    ),
+    Case(
+        "linear by columns", lambda w, x: ops.linear(x, (w / "l").columns(32, 96)), {"x": array(5, 64)}, layer(33, 96)
+    ),
+    Case(
+        "embedding",
+        lambda w, ids: ops.embedding(ids, w["table"]),
+        {"ids": np.array([3, 0, 8, 3], np.int32)},
+        {"table": array(9, 64)},
+    ),
+    Case(
+        "embedding of a computed table",
+        lambda w, ids, x: ops.embedding(ids, x * 2),
+        {"ids": np.array([4], np.int32), "x": array(9, 64)},
+    ),
+    Case("reshape", lambda w, x: x.reshape(6, 7), {"x": array(2, 3, 7)}),
+    Case("reshape of a permuted tensor", lambda w, x: x.permute(1, 0, 2).reshape(15, 7) * 1, {"x": array(3, 5, 7)}),
+    Case("permute", lambda w, x: x.permute(2, 0, 3, 1), {"x": array(2, 3, 5, 7)}),
+    Case("permute of three axes", lambda w, x: x.permute(1, 2, 0), {"x": array(2, 3, 5)}),
+    Case("narrow", lambda w, x: x.narrow(1, 1, 2), {"x": array(2, 4, 5)}),
+    Case("narrow of the last axis", lambda w, x: x.narrow(-1, 2, 3) + 1, {"x": array(2, 4, 7)}),
+    Case("concat", lambda w, a, b: ops.concat([a, b], 1), {"a": array(2, 3, 7), "b": array(2, 1, 7)}),
+    Case("concat of five", lambda w, a, b: ops.concat([a, b, a, b, b], -1), {"a": array(2, 3), "b": array(2, 1)}),
+    unary(ops.silu),
+    unary(ops.gelu),
+    unary(ops.gelu_tanh),
+    unary(ops.quick_gelu),
+    Case("layer_norm", lambda w, x: ops.layer_norm(x, eps=1e-6), {"x": 5 + array(2, 3, 65)}),
+    Case("layer_norm with weights", lambda w, x: ops.layer_norm(x, w / "n", eps=1e-5), {"x": array(3, 65)}, affine(65)),
+    Case("rms_norm", lambda w, x: ops.rms_norm(x, w["s"], eps=1e-6), {"x": array(2, 3, 65)}, {"s": array(65)}),
+    Case(
+        "group_norm",
+        lambda w, x: ops.group_norm(x, w / "n", groups=4, eps=1e-6),
+        {"x": 2 + array(2, 12, 5, 7)},
+        affine(12),
+    ),
+    Case("attention", attend, qkv(9, 9, 2, 40)),
+    Case("attention with longer keys", attend, qkv(5, 17, 3, 64)),
+    Case("attention in chunks", attend, qkv(37, 33, 3, 64), options=CHUNKED),
+    Case("attention by flash", attend, qkv(37, 33, 3, 128), options=FLASH, rtol=2e-3),
+    Case("attention of one wide head", attend, qkv(9, 9, 1, 320)),
+    Case("attention with a causal mask", attend, qkv(9, 9, 2, 64) | {"bias": CAUSAL}),
+    Case(
+        "attention with a causal mask in chunks",
+        attend,
+        qkv(9, 9, 2, 64) | {"bias": CAUSAL},
+        options=CompileOptions(attention="chunked", scores_bytes=300),
+    ),
+    Case("attention with a bias for each head", attend, qkv(9, 9, 2, 64) | {"bias": array(2, 9, 9)}),
+    Case("attention on parts of one tensor", strided_heads, {"x": array(1, 11, 384)}, {"scale": array(64)}),
+    Case("rope", lambda w, x, p: ops.rope(x, p, **ROPE_64), {"x": array(1, 11, 3, 64), "p": POSITIONS}),
+    Case("rope far out", lambda w, x, p: ops.rope(x, p, **ROPE_64), {"x": array(1, 11, 3, 64), "p": FAR}),
+    Case(
+        "timestep_embedding", lambda w, t: ops.timestep_embedding(t, 256), {"t": np.array([0, 250.5, 1000], np.float32)}
+    ),
+    Case("conv2d", lambda w, x: ops.conv2d(x, w / "l", padding=1), {"x": array(1, 5, 9, 7)}, layer(8, 5, 3, 3)),
+    Case(
+        "conv2d of a batch", lambda w, x: ops.conv2d(x, w / "l", padding=1), {"x": array(2, 5, 9, 7)}, layer(8, 5, 3, 3)
+    ),
+    Case(
+        "conv2d with stride",
+        lambda w, x: ops.conv2d(x, w / "l", stride=2),
+        {"x": array(1, 5, 9, 8)},
+        layer(8, 5, 3, 3),
+        options=DIRECT,
+    ),
+    Case(
+        "conv2d by im2col",
+        lambda w, x: ops.conv2d(x, w / "l", padding=1, stride=2),
+        {"x": array(2, 5, 9, 7)},
+        layer(8, 5, 3, 3),
+        options=IM2COL,
+    ),
+    Case(
+        "conv2d in F16",
+        lambda w, x: ops.conv2d(x, w / "l", padding=1),
+        {"x": array(1, 5, 9, 7)},
+        layer(8, 5, 3, 3),
+        "F16",
+        3e-3,
+    ),
+    Case("upsample_nearest", lambda w, x: ops.upsample_nearest(x), {"x": array(1, 3, 4, 5)}),
+    Case("pad", lambda w, x: ops.pad(x, bottom=1, right=2), {"x": array(1, 3, 4, 5)}),
+]
+
+
+def run_case(executor: Executor, case: Case) -> np.ndarray:
+    source = ArraySource(case.weights, case.form)
+    nodes = {
+        name: input_tensor(name, value.shape, "i32" if value.dtype == np.int32 else "f32")
+        for name, value in case.inputs.items()
+    }
+    graph = Graph({"y": case.build(Weights(source), *nodes.values())})
+    weights = executor.load((graph,), source)
+    program = executor.compile(graph, weights, case.options)
+    try:
+        first = program.run(case.inputs)["y"]
+        np.testing.assert_array_equal(program.run(case.inputs)["y"], first, "a second run differs")
+        return first
+    finally:
+        program.close()
+        weights.close()
+
+
+def worst(result: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference over the largest value."""
+    return float(np.abs(result - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+@pytest.mark.parametrize("name", [name for name in EXECUTORS if name != "reference"])
+def test_op_equals_the_reference(name: str, case: Case) -> None:
+    executor = EXECUTORS[name]()
+    expected = run_case(ReferenceExecutor(), case)
+    assert worst(run_case(executor, case), expected) < case.rtol
+
+
+# Quantised weights are the same bytes for both sides; ggml's CPU code rounds the activations to 8 bits.
+FORMATS = ["F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_K", "Q4_0", "Q3_K", "Q2_K", "IQ4_NL", "IQ4_XS"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", [name for name in EXECUTORS if name != "reference"])
+def test_linear_in_every_format(name: str, form: str) -> None:
+    case = Case(form, lambda w, x: ops.linear(x, w / "l"), {"x": array(5, 512)}, layer(33, 512), form)
+    expected = run_case(ReferenceExecutor(), case)
+    assert worst(run_case(EXECUTORS[name](), case), expected) < (1e-2 if form != "BF16" else 5e-3)
+
+
+@pytest.mark.parametrize("form", ["F16", "BF16", "Q8_0", "Q4_K"])
+@pytest.mark.parametrize("name", [name for name in EXECUTORS if name != "reference"])
+def test_rows_and_columns_of_quantised_matrices(name: str, form: str) -> None:
+    def build(w: Weights, x: Tensor) -> Tensor:
+        return ops.linear(x, (w / "l").rows(np.arange(32)[::-1].copy()).columns(256, 768))
+
+    case = Case(form, build, {"x": array(5, 512)}, layer(33, 1024), form)
+    expected = run_case(ReferenceExecutor(), case)
+    assert worst(run_case(EXECUTORS[name](), case), expected) < 1e-2
