@@ -69,15 +69,16 @@ class _Candidate:
     component: Component
     identity: Identity
 
-    def rank(self) -> tuple[bool, bool, bool, float, int, str]:
-        """Lowest is best: whole, a file of its own, quantised GGUF for diffusion, near the ideal bits, then by name."""
+    def rank(self) -> tuple[bool, bool, bool, float, int, int, str]:
+        """Lowest is best: whole, alone in its file, quantised GGUF for diffusion, near the ideal bits, larger."""
         kind, bits = self.component.kind, self.component.bits_per_weight
         quantised = self.identity.container.startswith("GGUF") and bits < 15
         return (
             bool(self.component.missing),
             len(self.identity.components) > 1,
             kind == "diffusion" and not quantised,
-            round(abs(bits - IDEAL_BITS[kind]), 2),
+            abs(bits - IDEAL_BITS[kind]),
+            -self.component.bytes,
             len(self.identity.paths[0].parts),
             str(self.identity.paths[0]),
         )

@@ -15,6 +15,7 @@ MAGIC = b"GGUF"
 MAX_KEYS = 65_536
 MAX_STRING_BYTES = 1 << 20
 MAX_ARRAY_ENTRIES = 64 << 20
+MAX_STRINGS = 2 << 20  # each is stepped over by itself; the longest vocabularies have half a million pieces and merges
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 1 << 16
 DEFAULT_ALIGNMENT = 32
@@ -129,7 +130,8 @@ class _Cursor:
     def array(self, key: str) -> Any:
         kind = self.u32(f"array type of {key}")
         smallest = 8 if kind == STRING else self.dtype(kind, key).itemsize
-        count = self.count(f"entries of {key}", MAX_ARRAY_ENTRIES, smallest)
+        limit = MAX_STRINGS if kind == STRING else MAX_ARRAY_ENTRIES
+        count = self.count(f"entries of {key}", limit, smallest)
         if kind != STRING:
             numbers = self.numbers(kind, count, key)
             return numbers != 0 if kind == BOOL else numbers

@@ -10,6 +10,7 @@ from typing import Any
 
 from relight.weights.checkpoint import Stored, gather, place_names
 from relight.weights.container import Container, open_container
+from relight.weights.formats import STORED
 from relight.weights.recognise import Found, recognise
 from relight.weights.shards import weight_files
 from relight.weights.sizes import missing, sizes
@@ -56,7 +57,9 @@ class Component:
 
     @property
     def bits_per_weight(self) -> float:
-        return 8 * self.bytes / max(1, self.parameters)
+        """Of the format that most of the parameters are in."""
+        main = max(self.formats, key=lambda name: self.formats[name].parameters)
+        return STORED[main].bits_per_weight
 
 
 @dataclass(frozen=True)

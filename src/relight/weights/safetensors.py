@@ -84,8 +84,8 @@ class _HeaderText:
         if self.file.map[self.at : self.at + 1] == b"}" and self.at < self.end:
             self.at += 1
             return
-        for _ in range(limit + 1):
-            yield self.string(MAX_NAME_BYTES)
+        for _ in range(limit):
+            yield self.name()
             if self.expect(NEXT)[1] == b"}":
                 return
         self.fail(f"has more than {limit} entries")
@@ -120,11 +120,11 @@ class _HeaderText:
             if self.at - start <= MAX_METADATA_BYTES:
                 self.metadata[key] = self.decode(match[0])
 
-    def string(self, limit: int) -> str:
-        start = self.at
-        match = self.expect(STRING)
-        if self.at - start > limit:
-            self.fail(f"has a name of {self.at - start} bytes at byte {start}, and {limit} are allowed")
+    def name(self) -> str:
+        match = STRING.match(self.file.map, self.at, min(self.end, self.at + MAX_NAME_BYTES + 2))
+        if match is None:
+            self.fail(f"has no name of at most {MAX_NAME_BYTES} bytes at byte {self.at}")
+        self.at = match.end()
         text = self.decode(match[0])
         if not text.isprintable():
             self.fail(f"has control characters in the name {text!r}")
