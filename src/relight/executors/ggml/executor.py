@@ -1,4 +1,4 @@
-"""Compiles a recorded graph for one ggml device and runs it. Sizes are known, and refusals made, before anything runs."""
+"""Compiles a recorded graph for one ggml device and runs it. Sizes are known, and refusals made, before that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds and loads ggml's shared libraries, checks that they are the ones relight was written for, and keeps their log."""
+"""Finds and loads ggml's shared libraries, checks that relight was written for them, and keeps their log."""
 
 from __future__ import annotations
 
