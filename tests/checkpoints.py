@@ -19,7 +19,7 @@ from relight.weights.write import TensorSource, write_gguf, write_safetensors
 
 Arrays = dict[str, np.ndarray]
 
-HIDDEN, TEXT, POOLED, IN_CHANNELS, HEAD = 256, 64, 32, 16, 128
+HIDDEN, TEXT, POOLED, CHANNELS, HEAD = 256, 64, 64, 64, 128
 T5_PIECES = 96
 
 
@@ -35,7 +35,7 @@ def flux_shapes(
 ) -> dict[str, tuple[int, ...]]:
     d = hidden
     matrices = {
-        "img_in": (d, IN_CHANNELS),
+        "img_in": (d, CHANNELS),
         "txt_in": (d, TEXT),
         "time_in.in_layer": (d, 256),
         "guidance_in.in_layer": (d, 256),
@@ -50,7 +50,7 @@ def flux_shapes(
         "linear1": (7 * d, d),
         "linear2": (d, 5 * d),
         "adaLN_modulation.1": (2 * d, d),
-        "final_layer.linear": (IN_CHANNELS, d),
+        "final_layer.linear": (CHANNELS, d),
     }
     return {
         name: (HEAD,) if name.endswith(".scale") else _leaf(name, matrices)

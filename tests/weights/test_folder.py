@@ -77,6 +77,22 @@ def test_file_of_its_own_is_chosen_before_an_all_in_one(tmp_path: Path) -> None:
     assert (found.vae, found.diffusion, found.others) == ((alone,), (whole,), {"vae": ((whole,),)})
 
 
+def test_autoencoder_of_the_transformers_latents_is_chosen(tmp_path: Path) -> None:
+    made.city96(tmp_path / "flux.gguf", made.arrays("diffusion"))
+    sd = made.safetensors(tmp_path / "a.safetensors", made.arrays("vae", latent=4))
+    flux = made.safetensors(tmp_path / "b.safetensors", made.arrays("vae", latent=16), "F16")
+    found = find_components(tmp_path)
+    assert (found.vae, found.others) == ((flux,), {"vae": ((sd,),)})
+
+
+@pytest.mark.parametrize(("kind", "other"), [("clip_l", 128), ("t5xxl", 128)])
+def test_text_encoder_of_the_transformers_width_is_chosen(kind: str, other: int, tmp_path: Path) -> None:
+    made.city96(tmp_path / "flux.gguf", made.arrays("diffusion"))
+    made.safetensors(tmp_path / "a.safetensors", made.arrays(kind, hidden=other))
+    fitting = made.safetensors(tmp_path / "b.safetensors", made.arrays(kind))
+    assert find_components(tmp_path).require(kind) == (fitting,)
+
+
 def test_whole_file_is_chosen_before_an_incomplete_one(tmp_path: Path) -> None:
     tensors = made.arrays("vae")
     part = {name: array for name, array in tensors.items() if "norm_out" not in name}

@@ -34,9 +34,10 @@ def test_flux_file_is_described(tmp_path: Path) -> None:
         "num_heads": 2,
         "double_blocks": 2,
         "single_blocks": 3,
-        "in_channels": 16,
+        "in_channels": 64,
+        "out_channels": 64,
         "text_dim": 64,
-        "pooled_dim": 32,
+        "pooled_dim": 64,
     }
     assert list(flux.formats) == ["Q4_K", "F16", "F32"]
     assert sum(use.tensors for use in flux.formats.values()) == flux.tensors == len(list(flux_names(2, 3, True)))

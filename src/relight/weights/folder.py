@@ -69,12 +69,22 @@ class _Candidate:
     component: Component
     identity: Identity
 
-    def rank(self) -> tuple[bool, bool, bool, float, int, int, str]:
-        """Lowest is best: whole, alone in its file, quantised GGUF for diffusion, near the ideal bits, larger."""
+    def fits(self, diffusion: _Candidate | None) -> bool:
+        """Whether its sizes are those the transformer needs (an SD autoencoder has 4 latent channels, not 16)."""
+        if diffusion is None or self.component.kind == "diffusion":
+            return True
+        sizes, theirs = self.component.sizes, diffusion.component.sizes
+        if self.component.kind == "vae":
+            return 4 * sizes.get("latent_channels", 0) == theirs.get("out_channels")
+        return sizes.get("hidden_size") == theirs.get("pooled_dim" if self.component.kind == "clip_l" else "text_dim")
+
+    def rank(self, diffusion: _Candidate | None) -> tuple[bool, bool, bool, bool, float, int, int, str]:
+        """Lowest is best: whole, fitting, alone in its file, quantised (diffusion), near the ideal bits, larger."""
         kind, bits = self.component.kind, self.component.bits_per_weight
         quantised = self.identity.container.startswith("GGUF") and bits < 15
         return (
             bool(self.component.missing),
+            not self.fits(diffusion),
             len(self.identity.components) > 1,
             kind == "diffusion" and not quantised,
             abs(bits - IDEAL_BITS[kind]),
@@ -98,7 +108,8 @@ def find_components(directory: Path) -> Components:
         for component in identity.components:
             if component.usable:
                 candidates[component.kind].append(_Candidate(component, identity))
-    ranked = {kind: sorted(found, key=_Candidate.rank) for kind, found in candidates.items()}
+    diffusion = min(candidates["diffusion"], key=lambda c: c.rank(None), default=None)
+    ranked = {kind: sorted(found, key=lambda c: c.rank(diffusion)) for kind, found in candidates.items()}
     paths = {kind: tuple(dict.fromkeys(c.identity.paths for c in found)) for kind, found in ranked.items()}
     chosen = {kind: found[0] if found else None for kind, found in paths.items()}
     return Components(

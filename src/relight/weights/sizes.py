@@ -32,6 +32,7 @@ def _flux_sizes(shapes: Shapes) -> dict[str, int]:
         "double_blocks": 1 + names.highest(r"double_blocks\.(\d+)\.", shapes),
         "single_blocks": 1 + names.highest(r"single_blocks\.(\d+)\.", shapes),
         "in_channels": _axis(shapes, "img_in.weight", 1),
+        "out_channels": _axis(shapes, "final_layer.linear.weight", 0),
         "text_dim": _axis(shapes, "txt_in.weight", 1),
         "pooled_dim": _axis(shapes, "vector_in.in_layer.weight", 1),
     }
