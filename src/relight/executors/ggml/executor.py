@@ -12,9 +12,11 @@ import psutil
 from relight.errors import ExecutorError, OutOfDeviceMemory, UnsupportedOp
 from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs
 from relight.executors.ggml.api import STATUS, ffi, text
-from relight.executors.ggml.devices import GIB, Device, MemoryLimit, find_device
+from relight.executors.ggml.devices import Device, find_device
 from relight.executors.ggml.lowering import DTYPES, OPS, Lowering, dimensions
-from relight.executors.ggml.weights import GgmlWeights, held_format, placeholder, roles
+from relight.executors.ggml.weights import GgmlWeights, placeholder
+from relight.executors.leaves import held_format, roles
+from relight.executors.limit import GIB, MemoryLimit
 from relight.graph import Graph, Tensor
 
 NODES_A_GRAPH = 1 << 16

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from relight.executors.base import CompileOptions
+from relight.executors.choices import queries_a_chunk, uses_direct_convolution, uses_flash
 from relight.executors.ggml.api import F16, F32, I32, PREC_F32, ROPE_MROPE, SCALE_NEAREST, ffi
 from relight.executors.ggml.devices import Device
 from relight.graph import Tensor
 
 Value = Any  # ggml_tensor *
 WIDE_RANGE_SCALE = 64.0
-FLASH_HEAD_SIZES = range(40, 161)
 VIEW_ALIGNMENT = 256  # no driver asks for more; kernels that bind a view need its start aligned
 
 
@@ -184,16 +184,9 @@ def per_channel(lo: Lowering, vector: Value) -> Value:
 def attention(lo: Lowering, node: Tensor, q: Value, k: Value, v: Value, bias: Value | None = None) -> Value:
     """q, k, v (C, H, S, B) and the result alike."""
     q, k, v = (lo.base.ggml_permute(lo.ctx, x, 0, 2, 1, 3) for x in (q, k, v))  # (C, S, H, B)
-    if uses_flash(lo.device, lo.options, node):
+    if uses_flash(node, lo.options, gpu=lo.device.is_vulkan):
         return flash_attention(lo, node, q, k, v, bias)
     return chunked_attention(lo, node, q, k, v, bias)
-
-
-def uses_flash(device: Device, options: CompileOptions, node: Tensor) -> bool:
-    """Flash where the caller says so; by itself on GPUs for the head sizes its kernels are made for."""
-    if options.attention == "auto":
-        return device.is_vulkan and len(node.inputs) == 3 and node.shape[3] in FLASH_HEAD_SIZES
-    return options.attention == "flash" and node.shape[3] % 8 == 0
 
 
 def flash_attention(lo: Lowering, node: Tensor, q: Value, k: Value, v: Value, bias: Value | None) -> Value:
@@ -209,10 +202,7 @@ def chunked_attention(lo: Lowering, node: Tensor, q: Value, k: Value, v: Value, 
     q, k = lo.base.ggml_cont(lo.ctx, q), lo.base.ggml_cont(lo.ctx, k)
     v = lo.base.ggml_cont(lo.ctx, lo.base.ggml_permute(lo.ctx, v, 1, 0, 2, 3))  # (S, C, H, B)
     bias = None if bias is None else lo.solid(bias)
-    queries = int(q.ne[1])
-    row_bytes = 4 * int(k.ne[1]) * int(q.ne[2]) * int(q.ne[3])
-    chunk = min(queries, max(1, lo.options.scores_bytes // row_bytes))
-    chunk = math.ceil(queries / math.ceil(queries / chunk))  # chunks of about one size
+    queries, chunk = node.shape[1], queries_a_chunk(node, lo.options)
     parts = []
     for start in range(0, queries, chunk):
         count = min(chunk, queries - start)
@@ -255,15 +245,11 @@ def timestep_embedding(lo: Lowering, node: Tensor, t: Value) -> Value:
 def conv2d(lo: Lowering, node: Tensor, x: Value, kernel: Value, bias: Value | None = None) -> Value:
     s, p = node.attrs["stride"], node.attrs["padding"]
     x = lo.solid(x)
-    if uses_direct_convolution(lo.device, lo.options):
+    if uses_direct_convolution(lo.options):
         y = lo.base.ggml_conv_2d_direct(lo.ctx, kernel, x, s, s, p, p, 1, 1)
     else:
         y = im2col_convolution(lo, node, x, kernel)
     return y if bias is None else lo.base.ggml_add(lo.ctx, y, per_channel(lo, bias))
-
-
-def uses_direct_convolution(device: Device, options: CompileOptions) -> bool:
-    return options.convolution != "im2col"
 
 
 def im2col_convolution(lo: Lowering, node: Tensor, x: Value, kernel: Value) -> Value:

@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from relight.errors import ModelFileError, OutOfDeviceMemory, UnsupportedOp
+from relight.errors import ModelFileError, OutOfDeviceMemory
 from relight.executors.base import Progress, WeightSource
 from relight.executors.ggml.api import USAGE_WEIGHTS, ffi
-from relight.executors.ggml.devices import Device, MemoryLimit
+from relight.executors.ggml.devices import Device
 from relight.executors.ggml.lowering import dimensions
-from relight.executors.leaves import PIECE_BYTES, leaf_float32, leaf_nbytes, leaf_pieces
+from relight.executors.leaves import held_format, held_pieces, leaf_nbytes, roles
+from relight.executors.limit import MemoryLimit
 from relight.graph import Graph, Tensor
 from relight.weights.checkpoint import StoredTensor
 from relight.weights.formats import FORMATS
 
-# What a leaf is used for decides the format it is held in.
-MATRIX, KERNEL, VECTOR = "matrix", "kernel", "vector"
 CPU_ALIGNMENT = 32
-SLOTS = {"linear": {1: MATRIX}, "embedding": {1: MATRIX}, "conv2d": {1: KERNEL}}
-
-
-def roles(graphs: tuple[Graph, ...]) -> dict[object, tuple[Tensor, str]]:
-    """Leaf and role of every weight the graphs use, by key."""
-    found: dict[object, tuple[Tensor, str]] = {}
-    for graph in graphs:
-        for node in graph.nodes:
-            for slot, source in enumerate(node.inputs):
-                if source.op != "weight":
-                    continue
-                role = SLOTS.get(node.op, {}).get(slot, VECTOR)
-                known = found.setdefault(source.attrs["key"], (source, role))[1]
-                if known != role:
-                    raise UnsupportedOp(f"{source.name} is used both as {known} and as {role}")
-    return found
-
-
-def held_format(leaf: Tensor, role: str) -> str:
-    """Matrices stay as they are in the file; kernels are F16 or F32; what is added or multiplied is F32."""
-    if role == VECTOR:
-        return "F32"
-    if role == KERNEL:
-        return "F32" if leaf.dtype == "F32" else "F16"
-    return "F16" if leaf.dtype == "F8_E4M3" else leaf.dtype
 
 
 class GgmlWeights:
@@ -117,7 +90,7 @@ class GgmlWeights:
         done = 0
         for leaf, stored, form in uploads:
             tensor, offset = self.tensors[leaf.attrs["key"]], 0
-            for piece in pieces(leaf, stored, form):
+            for piece in held_pieces(leaf, stored, form):
                 self.base.ggml_backend_tensor_set(tensor, ffi.from_buffer(piece), offset, piece.nbytes)
                 offset += piece.nbytes
                 done += piece.nbytes
@@ -146,18 +119,6 @@ def placeholder(base: Any, ctx: Any, shape: tuple[int, ...], form: str) -> Any:
 def usable_in_place(device: Device, leaf: Tensor, stored: StoredTensor, form: str) -> bool:
     whole = leaf.attrs["rows"] is None and leaf.attrs["columns"] is None
     return not device.is_vulkan and whole and len(stored.parts) == 1 and stored.format == form and stored.scale == 1.0
-
-
-def pieces(leaf: Tensor, stored: StoredTensor, form: str) -> Iterator[np.ndarray]:
-    """The leaf's bytes in the format it is held in, converted only where the file has another."""
-    if stored.format == form and stored.scale == 1.0:
-        yield from leaf_pieces(leaf, stored)
-        return
-    array = leaf_float32(leaf, stored) * np.float32(stored.scale)
-    yield from np.array_split(
-        array.astype(np.float16 if form == "F16" else np.float32).reshape(-1).view(np.uint8),
-        max(1, array.nbytes // PIECE_BYTES),
-    )
 
 
 def forget(stored: StoredTensor) -> None:
