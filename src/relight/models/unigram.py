@@ -23,7 +23,7 @@ UNKNOWN = 2
 SPACE = "▁"  # sentencepiece's
 NORMAL, UNUSED = 1, 5  # kinds of pieces in a GGUF; unknown, control and user-defined ones lie between
 MAX_JSON_BYTES = 32 << 20  # T5's has 1.4 MB to 2.4 MB
-SOURCE = "tokenizer.json of google/t5-v1_1-xxl (in FLUX.1's own folder, tokenizer_2/tokenizer.json)"
+SOURCE = "T5's tokenizer.json (of google/t5-v1_1-xxl, or tokenizer_2/ of black-forest-labs/FLUX.1-schnell)"
 
 
 def from_content(path: Path, content: Mapping[str, Any]) -> Tokenizer:

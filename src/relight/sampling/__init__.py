@@ -1,0 +1,1 @@
+"""The arithmetic of diffusion between prompt and picture: noise, sigmas, steps, latents. Plain NumPy, no device."""
