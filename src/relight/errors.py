@@ -11,8 +11,9 @@ RelightError
 │   ├── UnsupportedOp        op, shapes, executor, reason
 │   ├── OutOfDeviceMemory    asked, device, in use, limit
 │   └── EngineMismatch       the ggml libraries are not the ones relight was written for
-└── WorkerError
-    └── WorkerLost           exit code or signal, last lines of its log
+├── WorkerError
+│   └── WorkerLost           exit code or signal, last lines of its log
+└── JobCancelled             not a failure: somebody wanted no more of it
 """
 
 from __future__ import annotations
@@ -68,3 +69,7 @@ class WorkerError(RelightError):
 
 class WorkerLost(WorkerError):
     """A worker process ended by itself: exit code or signal, likely cause, last lines of its log."""
+
+
+class JobCancelled(RelightError):
+    """Somebody wanted no more of it."""

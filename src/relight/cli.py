@@ -1,0 +1,271 @@
+"""The command line: parse, call, print. Exit status 0, 2 for wrong usage, 1 for everything else, 130 for Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from relight.errors import ConfigError, RelightError, RequestError
+
+GIB = 1 << 30
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: runs one command and exits."""
+    arguments = parser().parse_args(argv)
+    if arguments.debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        end(130, "stopped", arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except RelightError as error:
+        end(2 if isinstance(error, (ConfigError, RequestError)) else 1, str(error), arguments)
+    except Exception as error:
+        end(1, f"unexpected {type(error).__name__}: {error} (--debug shows where)", arguments)
+
+
+def end(status: int, message: str, arguments: argparse.Namespace) -> None:
+    """One line on stderr and, where JSON was asked for, one object on stdout."""
+    if arguments.debug and sys.exc_info()[1] is not None and status != 130:
+        logging.getLogger("relight").exception("failed")
+    print("relight: " + " ".join(message.split()), file=sys.stderr)
+    if getattr(arguments, "json", False):
+        print(json.dumps({"error": message, "status": status}))
+    sys.stdout.flush()
+    os._exit(status)  # workers were ended; threads that waited on them need not be waited for
+
+
+def parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="log everything to stderr, and show tracebacks")
+    top = argparse.ArgumentParser(prog="relight", description="Pictures from FLUX.1 on old 8 GB Vulkan cards.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    add_generate(commands.add_parser("generate", parents=[common], help="make pictures from a prompt"))
+    add_demo(commands.add_parser("demo", parents=[common], help="try the whole path on this machine with a tiny model"))
+    add_devices(commands.add_parser("devices", parents=[common], help="list devices with memory, limits and features"))
+    add_inspect(commands.add_parser("inspect", parents=[common], help="say what a model file is"))
+    return top
+
+
+def add_generate(p: argparse.ArgumentParser) -> None:
+    p.add_argument("prompt", metavar="PROMPT")
+    files = p.add_argument_group("model files")
+    files.add_argument("--model", type=Path, metavar="DIR", help="folder with the four components, in any usual layout")
+    for component, what in (
+        ("diffusion", "FLUX.1 transformer, .gguf or .safetensors"),
+        ("clip-l", "CLIP-L text encoder"),
+        ("t5xxl", "T5 XXL encoder"),
+        ("vae", "autoencoder"),
+        ("t5-tokenizer", "tokenizer.json of T5, where it is neither beside the file nor in it"),
+    ):
+        files.add_argument(f"--{component}", type=Path, metavar="FILE", help=what)
+    add_picture_options(p.add_argument_group("picture"))
+    add_engine_options(p.add_argument_group("engine"))
+    out = p.add_argument_group("output")
+    out.add_argument("--out", type=Path, default=Path("relight.png"), metavar="FILE.png", help="default: relight.png")
+    out.add_argument("--json", action="store_true", help="print a report as one JSON object, last on stdout")
+    p.set_defaults(run=generate)
+
+
+def add_picture_options(g: Any) -> None:
+    g.add_argument("--width", type=int, default=1024, help="pixels, a multiple of 16 (default 1024)")
+    g.add_argument("--height", type=int, default=1024, help="pixels, a multiple of 16 (default 1024)")
+    g.add_argument("--steps", type=int, help="default: 4 for schnell, 20 for dev")
+    g.add_argument("--seed", type=int, help="default: random")
+    g.add_argument("--rng", default="cuda", help="noise as A1111's GPU and stable-diffusion.cpp: cuda; as ComfyUI: cpu")
+    g.add_argument("--guidance", type=float, help="distilled guidance, FLUX.1 dev only (default 3.5)")
+    g.add_argument("--sampler", default="euler", help="default: euler")
+    g.add_argument("--schedule", default="simple", help="default: simple")
+    g.add_argument("--sigmas", metavar="A,B,C", help="noise levels instead of a schedule, 1 down to 0")
+    g.add_argument("--batch", type=int, default=1, help="pictures, with seeds counting up (default 1)")
+
+
+def add_engine_options(g: Any) -> None:
+    g.add_argument(
+        "--backend",
+        metavar="SPEC",
+        help="where components compute, e.g. diffusion=vulkan0,clip_l=vulkan0,t5xxl=cpu,vae=cpu (te: both text encoders); "
+        "cpu picks the better of ggml-cpu and openvino; default: by what fits",
+    )
+    g.add_argument("--max-vram", type=float, metavar="GIB", help="most that may be allocated on the GPU")
+    g.add_argument("--vae-tile-size", type=int, metavar="N", help="latent pixels (8 pixels each) of a VAE tile; default: by what fits")
+    g.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    g.add_argument("--attention", choices=["auto", "flash", "chunked"], default="auto", help="how ggml computes attention")
+    g.add_argument("--convolution", choices=["auto", "direct", "im2col"], default="auto", help="how ggml computes convolutions")
+    g.add_argument("--precision", choices=["auto", "f32", "bf16", "int8", "int4"], default="auto", help="of OpenVINO's arithmetic")
+
+
+def add_demo(p: argparse.ArgumentParser) -> None:
+    p.add_argument("prompt", nargs="?", default="a red apple", metavar="PROMPT")
+    p.add_argument("--out", type=Path, default=Path("relight-demo.png"), metavar="FILE.png")
+    p.add_argument("--backend", metavar="SPEC", help="as for generate")
+    p.add_argument("--json", action="store_true", help="print a report as one JSON object, last on stdout")
+    p.set_defaults(run=demo)
+
+
+def add_devices(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.set_defaults(run=devices)
+
+
+def add_inspect(p: argparse.ArgumentParser) -> None:
+    p.add_argument("file", type=Path, metavar="FILE")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.set_defaults(run=inspect)
+
+
+def generate(a: argparse.Namespace) -> None:
+    """Make pictures and write them."""
+    from relight.jobs.request import GenerateRequest
+
+    request = GenerateRequest(
+        prompt=a.prompt,
+        width=a.width,
+        height=a.height,
+        steps=a.steps,
+        seed=a.seed,
+        rng=a.rng,
+        guidance=a.guidance,
+        sampler=a.sampler,
+        schedule=a.schedule,
+        sigmas=numbers(a.sigmas) if a.sigmas is not None else None,
+        batch=a.batch,
+        tile=a.vae_tile_size,
+    )
+    make(request, model_files(a), engine_settings(a), a.out, a.json)
+
+
+def make(request: Any, files: Any, settings: Any, out: Path, as_json: bool) -> None:
+    """One request, from files to pictures on disk and a line for each."""
+    from relight.jobs import output
+    from relight.jobs.pipeline import Pipeline
+    from relight.progress import Progress
+
+    paths = output.prepare(out, request.batch)
+    with Progress() as progress, Pipeline(files, settings) as pipeline:
+        result = pipeline.generate(request, progress.on_event)
+    for picture, path in zip(result.pictures, paths, strict=True):
+        output.write_png(path, picture, result.report)
+        print(f"{path}: {request.width}x{request.height}, seed {picture.seed}", file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        print(json.dumps(result.report | {"files": [str(path) for path in paths]}))
+    else:
+        print(summary(result.report))
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Times and memory in one line."""
+    seconds = report["seconds"]
+    steps = [step for picture in seconds["steps"] for step in picture]
+    parts = [f"{seconds['total']:.1f} s in all"]
+    if steps:
+        parts.append(f"{len(steps)} steps of {sum(steps) / len(steps):.2f} s")
+    for name, used in report["devices"].items():
+        if name.startswith("vulkan"):
+            parts.append(f"{used['peak_bytes'] / GIB:.2f} GiB on {name}")
+    return ", ".join(parts)
+
+
+def demo(a: argparse.Namespace) -> None:
+    """A tiny FLUX with random weights through the whole path: shows that this machine computes, not what FLUX can."""
+    import tempfile
+
+    from relight.demo import SIZE, write_tiny_flux
+    from relight.jobs.fleet import EngineSettings
+    from relight.jobs.request import GenerateRequest
+    from relight.planner.profiles import pretended
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_tiny_flux(Path(folder))
+        request = GenerateRequest(prompt=a.prompt, width=SIZE, height=SIZE, seed=42, text_tokens=32)
+        make(request, files, EngineSettings(backend=a.backend, profile=pretended(os.environ)), a.out, a.json)
+    if not a.json:
+        print("The weights were random, so the picture is noise. For FLUX.1: ./relight generate PROMPT --model DIR")
+
+
+def devices(a: argparse.Namespace) -> None:
+    """List what ggml can compute on, asked in a process of its own: a broken driver ends only that."""
+    from relight.planner.profiles import pretended
+    from relight.workers.process import Worker
+
+    profile = pretended(os.environ)
+    worker = Worker("devices", profile.environment if profile else None)
+    found = worker.call("devices").values
+    worker.close()
+    if a.json:
+        print(json.dumps(found))
+        return
+    for device in found["devices"]:
+        free, total = device["memory_free"] / GIB, device["memory_total"] / GIB
+        print(f"{device['name']:10} {device['type']:9} {total:6.1f} GiB, {free:.1f} free  {device['description']}")
+        features = dict(device["features"])
+        if device["type"] != "cpu":
+            features = {"largest buffer": f"{device['max_buffer_bytes'] / GIB:.2f} GiB"} | features
+            print("           " + ", ".join(f"{name} {value}" for name, value in features.items()))
+    if not any(device["type"] == "gpu" for device in found["devices"]):
+        print("No Vulkan GPU: check that the card's driver and libvulkan1 are installed; relight uses the CPU meanwhile.")
+
+
+def inspect(a: argparse.Namespace) -> None:
+    """Say what a file is."""
+    from relight.weights.identify import as_dict, describe, identify
+
+    identity = identify(a.file)
+    print(json.dumps(as_dict(identity)) if a.json else "\n".join(describe(identity)))
+
+
+def numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise RequestError(f"--sigmas {text}: give numbers with commas, such as 1,0.75,0.5,0.25,0") from error
+
+
+def model_files(a: argparse.Namespace) -> Any:
+    """The files named one by one, and from --model what is not named."""
+    from relight.jobs.request import ModelFiles
+    from relight.weights.folder import find_components
+
+    named = {name: getattr(a, name) for name in ("diffusion", "clip_l", "t5xxl", "vae")}
+    for name, path in named.items():
+        if path is not None and not path.exists():
+            raise ConfigError(f"--{name.replace('_', '-')} {path}: no such file")
+    missing = [name for name, path in named.items() if path is None]
+    if missing and a.model is None:
+        flags = ", ".join("--" + name.replace("_", "-") for name in missing)
+        raise ConfigError(f"name the model's folder with --model DIR, or its files; still missing: {flags}")
+    if a.model is not None and not a.model.is_dir():
+        raise ConfigError(f"--model {a.model}: no such folder")
+    folder = find_components(a.model) if a.model is not None else None
+    chosen = {
+        name: (path,) if path is not None else folder.require(name) if folder else () for name, path in named.items()
+    }
+    return ModelFiles(**chosen, t5_tokenizer=a.t5_tokenizer or (folder.tokenizer if folder else None))
+
+
+def engine_settings(a: argparse.Namespace) -> Any:
+    from relight.executors.base import CompileOptions
+    from relight.jobs.fleet import EngineSettings
+    from relight.planner.profiles import pretended
+
+    if a.threads is not None and not 1 <= a.threads <= 1024:
+        raise ConfigError(f"--threads {a.threads}: 1 to 1024")
+    if a.max_vram is not None and not 0 < a.max_vram <= 1024:
+        raise ConfigError(f"--max-vram {a.max_vram}: GiB, more than 0")
+    return EngineSettings(
+        backend=a.backend,
+        max_vram_bytes=int(a.max_vram * GIB) if a.max_vram is not None else None,
+        threads=a.threads,
+        options=CompileOptions(attention=a.attention, convolution=a.convolution, precision=a.precision),
+        profile=pretended(os.environ),
+    )

@@ -1,0 +1,1 @@
+"""From request to picture: the stages, strung together over the workers."""

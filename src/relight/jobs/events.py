@@ -1,0 +1,37 @@
+"""What happens while a picture is made, in the order it happens; every front end reads the same events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Where each component goes, known before anything is loaded. `note` is a sentence for the user."""
+
+    devices: dict[str, str]
+    predicted_bytes: dict[str, int]
+    note: str
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """`done` of `total` of a stage: bytes of `load ...`, steps of `denoise`, tiles of `decode`. `seconds` of the last."""
+
+    stage: str
+    done: int
+    total: int
+    seconds: float = 0.0
+    picture: int = 0
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something the user should know: a prompt that was cut, a device passed over."""
+
+    message: str
+
+
+Event = Planned | Advanced | Warned
+Listener = Callable[[Event], None]

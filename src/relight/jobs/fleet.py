@@ -1,0 +1,170 @@
+"""The workers of one machine and what is open on them: which process a component is in, and how to reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from relight.errors import ConfigError
+from relight.executors.base import CompileOptions, MemoryUse
+from relight.jobs.request import ModelFiles
+from relight.planner.placement import GIB
+from relight.planner.profiles import Profile
+from relight.workers.process import Event, Worker
+from relight.workers.protocol import Message
+
+HEADROOM_BYTES = GIB // 4
+"""Left to the driver and the desktop of what the device says is free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How to run, as opposed to what to make.
+
+    `backend` as `--backend` takes it; `max_vram_bytes` bounds what is allocated on the GPU; `threads` of each CPU
+    executor (None: physical cores); `profile` is a card to pretend to have.
+    """
+
+    backend: str | None = None
+    max_vram_bytes: int | None = None
+    threads: int | None = None
+    options: CompileOptions = CompileOptions()
+    profile: Profile | None = None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU and the bytes relight may take of it."""
+
+    name: str
+    description: str
+    budget: int
+    free_bytes: int
+
+
+class Fleet:
+    """Workers by device. Each has a lane: calls given to it run in order, beside those of other lanes."""
+
+    def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
+        self.files, self.settings = files, settings
+        self.workers: dict[str, Worker] = {}
+        self.lanes: dict[str, ThreadPoolExecutor] = {}
+        self.executors: set[str] = set()
+        self.opened: dict[str, str] = {}
+        self.gpu: Gpu | None = None
+        self._bf16: bool | None = None
+
+    def worker(self, device: str) -> Worker:
+        """The worker that owns a device; all CPU executors share one."""
+        name = device if device.startswith("vulkan") else "cpu"
+        if name not in self.workers:
+            profile = self.settings.profile
+            self.workers[name] = Worker(name, profile.environment if profile else None)
+            self.lanes[name] = ThreadPoolExecutor(1, thread_name_prefix=name)
+        return self.workers[name]
+
+    def submit[T](self, component: str, task: Callable[[], T]) -> Future[T]:
+        """Run a task in the lane of the component's worker, after what was given to it before."""
+        device = self.opened[component]
+        return self.lanes[device if device.startswith("vulkan") else "cpu"].submit(task)
+
+    def find_gpu(self, named: set[str], *, needed: bool) -> Gpu | None:
+        """The GPU to use: the named one, else the first real one; software devices only by name.
+
+        Raises ConfigError for a name that is not there. Opens the executor on it, with its budget as a hard limit.
+        """
+        if self.gpu or not (named or needed):
+            return self.gpu
+        if len(named) > 1:
+            raise ConfigError(f"--backend names {', '.join(sorted(named))}; one GPU at a time is used")
+        asked = next(iter(named), None)
+        devices = self.worker(asked or "vulkan0").call("devices").values["devices"]
+        fitting = (d for d in devices if (d["name"] == asked if asked else d["type"] == "gpu"))
+        found = next(fitting, None)
+        if found is None:
+            self.workers.pop(asked or "vulkan0").close()
+            if asked:
+                there = ", ".join(device["name"] for device in devices)
+                raise ConfigError(f"no device {asked}: this machine has {there} (relight devices says more)")
+            return None
+        self.gpu = Gpu(found["name"], found["description"], self._allowed(found), int(found["memory_free"]))
+        self.open_executor(self.gpu.name, limit_bytes=self.gpu.budget)
+        return self.gpu
+
+    def _allowed(self, gpu: Mapping[str, Any]) -> int:
+        """What the device has free less a margin, the user's bound and the pretended card's: the least of them."""
+        bounds = [max(0, int(gpu["memory_free"]) - HEADROOM_BYTES)]
+        if self.settings.max_vram_bytes is not None:
+            bounds.append(self.settings.max_vram_bytes)
+        if self.settings.profile is not None:
+            bounds.append(self.settings.profile.limit_bytes)
+        return min(bounds)
+
+    def open_executor(self, executor: str, limit_bytes: int | None = None) -> None:
+        if executor not in self.executors:
+            values = {"executor": executor, "threads": self.settings.threads, "limit_bytes": limit_bytes}
+            self.worker(executor).call("open_executor", values)
+            self.executors.add(executor)
+
+    def cpu_executor(self, component: str) -> str:
+        """The better CPU executor for a component: OpenVINO for convolutions; for text ggml, which computes from the
+        mapped file as it is, with nothing to prepare and nothing held twice."""
+        return "openvino" if component == "vae" else "ggml-cpu"
+
+    def open(self, component: str, device: str) -> str:
+        """Open a component's files on a device, unless they are there; the name of the executor it is on."""
+        executor = self.cpu_executor(component) if device == "cpu" else device
+        if self.opened.get(component) == executor:
+            return executor
+        if component in self.opened:
+            self.worker(self.opened[component]).call("close", {"component": component})
+        self.open_executor(executor)
+        values = {
+            "component": component,
+            "executor": executor,
+            "paths": [str(path) for path in self.files.of(component)],
+            "options": asdict(self.settings.options),
+        }
+        self.worker(executor).call("open", values)
+        self.opened[component] = executor
+        return executor
+
+    def measure(self, component: str, device: str, sizes: Mapping[str, int]) -> MemoryUse:
+        """Bytes the component would take there."""
+        self.open(component, device)
+        found = self.call(component, "measure", sizes).values
+        return MemoryUse(found["weights"], found["compute"])
+
+    def call(
+        self,
+        component: str,
+        method: str,
+        sizes: Mapping[str, int],
+        arrays: Mapping[str, np.ndarray] | None = None,
+        on_event: Event | None = None,
+        **values: Any,
+    ) -> Message:
+        everything = {"component": component, "sizes": dict(sizes), **values}
+        return self.worker(self.opened[component]).call(method, everything, arrays, on_event)
+
+    def report(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the workers say of their components and devices."""
+        components: dict[str, Any] = {}
+        devices: dict[str, Any] = {}
+        for worker in self.workers.values():
+            values = worker.call("report").values
+            components |= values["components"]
+            devices |= {name: used for name, used in values["devices"].items() if used}
+        return components, devices
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers; `at_once` without waiting for what they do."""
+        for worker in self.workers.values():
+            worker.kill() if at_once else worker.close()
+        for lane in self.lanes.values():
+            lane.shutdown(wait=False, cancel_futures=True)
+        self.workers.clear()

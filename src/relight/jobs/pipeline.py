@@ -1,0 +1,293 @@
+"""FLUX.1 from prompt to picture: Prompt -> Conditioning -> Latents -> Picture, each stage where the plan put it.
+
+What different workers do for one picture runs side by side where nothing waits for it: the GPU takes its weights while
+the CPU encodes the text, and one picture is decoded while the next is denoised.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from relight.errors import ModelFileError, RelightError
+from relight.executors.base import MemoryUse
+from relight.graph import Weights
+from relight.jobs.clock import Clock
+from relight.jobs.events import Advanced, Listener, Planned, Warned
+from relight.jobs.fleet import EngineSettings, Fleet
+from relight.jobs.request import GenerateRequest, ModelFiles
+from relight.models import flux
+from relight.models.tiling import tile_candidates
+from relight.models.tokenizers import ClipTokenizer, T5Tokenizer, TokenIds
+from relight.planner.backends import COMPONENTS, parse
+from relight.planner.placement import GIB, Placement, place
+from relight.sampling import latents as latent_space
+from relight.sampling import noise, sigmas
+from relight.weights.checkpoint import open_component
+
+SCHNELL_STEPS, DEV_STEPS = 4, 20
+SCHNELL_TEXT_TOKENS, DEV_TEXT_TOKENS = 256, 512
+DEV_GUIDANCE = 3.5
+
+Sizes = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`image` [height width 3] uint8."""
+
+    image: np.ndarray
+    seed: int
+
+
+@dataclass
+class Result:
+    """`report` is what `relight generate --json` prints."""
+
+    pictures: list[Picture]
+    report: dict[str, Any]
+
+
+class Pipeline(AbstractContextManager["Pipeline"]):
+    """Keeps workers and weights between pictures. Raises RelightError for files that do not belong together."""
+
+    def __init__(self, files: ModelFiles, settings: EngineSettings | None = None) -> None:
+        self.settings = settings or EngineSettings()
+        self.wanted = parse(self.settings.backend)
+        self.config = check_together(files)
+        t5 = open_component("t5xxl", files.t5xxl)
+        self.t5_tokenizer = T5Tokenizer.find(files.t5xxl[0], t5.metadata, files.t5_tokenizer)
+        self.clip_tokenizer = ClipTokenizer()
+        self.fleet = Fleet(files, self.settings)
+        self._placements: dict[tuple[int, ...], Placement] = {}
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.fleet.close(at_once=error is not None)
+
+    def generate(self, request: GenerateRequest, tell: Listener = lambda event: None) -> Result:
+        """All pictures of a request. `tell` is called from several threads. Raises RelightError."""
+        request = request.with_seed()
+        clock = Clock()
+        levels = self._levels(request)
+        sizes = self._sizes(request, len(levels) - 1)
+        with clock.measure("plan"):
+            placement = self._place(sizes, request.tile)
+        sizes["tile"] = placement.tile
+        tell(Planned(placement.device, self._predicted(placement), explain(placement)))
+        run = Run(self, request, sizes, levels, clock, tell)
+        pictures = run.pictures()
+        return Result(pictures, self._report(request, placement, clock, levels))
+
+    def _levels(self, request: GenerateRequest) -> np.ndarray:
+        if request.sigmas is not None:
+            return sigmas.given(request.sigmas)
+        distilled = self.config.guidance_embed
+        steps = request.steps or (DEV_STEPS if distilled else SCHNELL_STEPS)
+        tokens = latent_space.image_tokens(request.width, request.height)
+        return sigmas.schedule(request.schedule, steps, tokens, distilled_guidance=distilled)
+
+    def _sizes(self, request: GenerateRequest, steps: int) -> Sizes:
+        _, height, width = latent_space.latent_shape(request.width, request.height)
+        usual = DEV_TEXT_TOKENS if self.config.guidance_embed else SCHNELL_TEXT_TOKENS
+        sizes = {"text_tokens": request.text_tokens or usual, "latent_height": height, "latent_width": width}
+        return sizes | {"steps": steps, "tile": request.tile or max(height, width)}
+
+    def _place(self, sizes: Sizes, tile: int | None) -> Placement:
+        """Settle where everything goes and open it there. Raises DoesNotFit."""
+        key = (*sizes.values(), tile or 0)
+        fleet = self.fleet
+        named = {device for device in self.wanted.values() if device.startswith("vulkan")}
+        gpu = fleet.find_gpu(named, needed="auto" in self.wanted.values())
+        if key not in self._placements:
+
+            def measure(component: str, device: str, tile: int) -> MemoryUse:
+                return fleet.measure(component, device, sizes | {"tile": tile})
+
+            tiles = tile_candidates(sizes["latent_height"], sizes["latent_width"])
+            self._placements[key] = place(
+                self.wanted,
+                gpu=gpu.name if gpu else None,
+                budget=gpu.budget if gpu else 0,
+                tiles=tiles,
+                tile=tile,
+                measure=measure,
+            )
+        placement = self._placements[key]
+        for component, device in placement.device.items():
+            fleet.open(component, device)
+        if gpu:
+            fleet.worker(gpu.name).call("keep_programs", {"executor": gpu.name, "keep": placement.keep_programs})
+        return placement
+
+    def _predicted(self, placement: Placement) -> dict[str, int]:
+        gpu = self.fleet.gpu
+        return {gpu.name: placement.peak_bytes(gpu.name)} if gpu else {}
+
+    def _report(
+        self, request: GenerateRequest, placement: Placement, clock: Clock, levels: np.ndarray
+    ) -> dict[str, Any]:
+        components, devices = self.fleet.report()
+        gpu = self.fleet.gpu
+        for name, used in devices.items():
+            if gpu and name == gpu.name:
+                used["predicted_bytes"] = placement.peak_bytes(name)
+                used["budget_bytes"] = gpu.budget
+                used["driver_bytes"] = gpu.free_bytes - used["free_bytes"]
+        return {
+            "prompt": request.prompt,
+            "model": self.fleet.files.diffusion[0].stem,
+            "width": request.width,
+            "height": request.height,
+            "seeds": [request.seed + i for i in range(request.batch)] if request.seed is not None else [],
+            "rng": request.rng,
+            "sampler": request.sampler,
+            "sigmas": [float(level) for level in levels],
+            "guidance": self.guidance(request),
+            "vae_tile": placement.tile,
+            "components": components,
+            "devices": devices,
+            "seconds": clock.report(),
+        }
+
+    def guidance(self, request: GenerateRequest) -> float | None:
+        """The distilled guidance in force; None for a model that takes none."""
+        if not self.config.guidance_embed:
+            return None
+        return DEV_GUIDANCE if request.guidance is None else request.guidance
+
+
+class Run:
+    """One request on its way through the lanes."""
+
+    def __init__(
+        self, pipeline: Pipeline, request: GenerateRequest, sizes: Sizes, levels: np.ndarray, clock: Clock, tell: Listener
+    ) -> None:
+        self.pipeline, self.fleet = pipeline, pipeline.fleet
+        self.request, self.sizes, self.levels, self.clock, self.tell = request, sizes, levels, clock, tell
+
+    def pictures(self) -> list[Picture]:
+        """Tasks are given to the lanes in the order of the stages, so none waits for one behind it in its own lane."""
+        submit = self.fleet.submit
+        assert self.request.seed is not None
+        seeds = [self.request.seed + i for i in range(self.request.batch)]
+        pooled = submit("clip_l", self._pooled)
+        text = submit("t5xxl", self._text)
+        modulation = submit("modulation", lambda: self._modulation(pooled.result()))
+        loaded = submit("diffusion", lambda: self._load("diffusion"))
+        denoised = [
+            submit("diffusion", lambda i=i, seed=seed: self._latents(i, seed, text.result(), modulation.result()))
+            for i, seed in enumerate(seeds)
+        ]
+        ready = submit("vae", lambda: self._load("vae"))
+        decoded = [
+            submit("vae", lambda i=i, latents=latents: self._image(i, latents.result()))
+            for i, latents in enumerate(denoised)
+        ]
+        tasks: list[Future[Any]] = [pooled, text, modulation, loaded, *denoised, ready, *decoded]
+        try:
+            return [Picture(image.result(), seed) for image, seed in zip(decoded, seeds, strict=True)]
+        except RelightError:
+            for task in tasks:
+                task.cancel()
+            raise
+
+    def _load(self, component: str) -> None:
+        with self.clock.measure("load", component):
+            self.fleet.call(component, "load", self.sizes, on_event=self._advanced())
+
+    def _pooled(self) -> np.ndarray:
+        tokens = self.pipeline.clip_tokenizer.encode(self.request.prompt)
+        self._load("clip_l")
+        with self.clock.measure("encode", "clip_l"):
+            answer = self.fleet.call("clip_l", "clip_l", self.sizes, {"ids": tokens.ids}, eos=int(tokens.eos))
+        return answer.arrays["pooled"]
+
+    def _text(self) -> np.ndarray:
+        tokens = self.pipeline.t5_tokenizer.encode(self.request.prompt, self.sizes["text_tokens"])
+        self._warn_if_cut(tokens)
+        self._load("t5xxl")
+        with self.clock.measure("encode", "t5xxl"):
+            return self.fleet.call("t5xxl", "t5xxl", self.sizes, {"ids": tokens.ids}).arrays["text"]
+
+    def _warn_if_cut(self, tokens: TokenIds) -> None:
+        """CLIP sees 77 tokens and gives one pooled vector, T5 carries the prompt: only what T5 loses is worth a word."""
+        if tokens.cut:
+            limit = self.sizes["text_tokens"] - 1
+            self.tell(Warned(f"the prompt has {tokens.count} tokens, {limit} fit; left out: {tokens.cut!r}"))
+
+    def _modulation(self, pooled: np.ndarray) -> np.ndarray:
+        self._load("modulation")
+        with self.clock.measure("encode", "modulation"):
+            arrays = {"timesteps": self.levels[:-1].astype(np.float32), "pooled": pooled}
+            guidance = self.pipeline.guidance(self.request) or 0.0
+            answer = self.fleet.call("modulation", "modulation", self.sizes, arrays, guidance=guidance)
+        return answer.arrays["modulation"]
+
+    def _latents(self, index: int, seed: int, text: np.ndarray, modulation: np.ndarray) -> np.ndarray:
+        """Noise by seed -> latents [C h w] as the VAE takes them."""
+        shape = latent_space.latent_shape(self.request.width, self.request.height)
+        start = latent_space.start(noise.rng(self.request.rng, seed).normal(shape), float(self.levels[0]))
+        with self.clock.measure("denoise"):
+            answer = self.fleet.call(
+                "diffusion",
+                "denoise",
+                self.sizes,
+                {"latents": latent_space.pack(start), "text": text, "modulation": modulation},
+                self._advanced(index, self.clock.steps_of(index)),
+                sigmas=[float(level) for level in self.levels],
+                sampler=self.request.sampler,
+            )
+        tokens = answer.arrays["latents"]
+        if not np.isfinite(tokens).all():
+            raise RelightError(
+                "denoising gave values that are not numbers: the weights are damaged or the device computes wrongly "
+                "(try --backend diffusion=cpu to tell which)"
+            )
+        return latent_space.to_vae(latent_space.unpack(tokens, *shape[1:]))
+
+    def _image(self, index: int, latents: np.ndarray) -> np.ndarray:
+        with self.clock.measure("decode"):
+            answer = self.fleet.call("vae", "decode", self.sizes, {"latents": latents}, self._advanced(index))
+        return answer.arrays["image"]
+
+    def _advanced(self, picture: int = 0, seconds: list[float] | None = None) -> Any:
+        def on_event(values: dict[str, Any]) -> None:
+            if seconds is not None:
+                seconds.append(values["seconds"])
+            self.tell(Advanced(values["stage"], values["done"], values["total"], values["seconds"], picture))
+
+        return on_event
+
+
+def check_together(files: ModelFiles) -> flux.FluxConfig:
+    """Open every file and compare sizes that must agree. Raises ModelFileError before anything is loaded."""
+    config = flux.FluxConfig.from_weights(Weights(open_component("diffusion", files.diffusion)))
+    t5 = open_component("t5xxl", files.t5xxl).shape("shared.weight")[1]
+    clip = open_component("clip_l", files.clip_l).shape("text_model.embeddings.token_embedding.weight")[1]
+    vae = open_component("vae", files.vae).shape("decoder.conv_in.weight")[1]
+    wants = (
+        (files.t5xxl, "a T5", t5, config.text_dim),
+        (files.clip_l, "a CLIP-L", clip, config.pooled_dim),
+        (files.vae, "a VAE", vae * latent_space.PATCH**2, config.in_channels),
+    )
+    for paths, what, width, wanted in wants:
+        if width != wanted:
+            raise ModelFileError(
+                f"{paths[0].name} is {what} of width {width}; {files.diffusion[0].name} was made for {wanted}"
+            )
+    return config
+
+
+def explain(placement: Placement) -> str:
+    """One line: what goes where, with bytes where they were measured."""
+    parts = []
+    for component in COMPONENTS:
+        use = placement.use.get(component)
+        size = f" ({use.weights / GIB:.2f} GiB + {use.compute / GIB:.2f} GiB buffer)" if use else ""
+        parts.append(f"{component} on {placement.device[component]}{size}")
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""What fits where, decided from measured bytes before anything is allocated."""

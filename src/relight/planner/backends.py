@@ -1,0 +1,29 @@
+"""`--backend` in the field's spelling: which component computes where."""
+
+from __future__ import annotations
+
+import re
+
+from relight.errors import ConfigError
+
+COMPONENTS = ("clip_l", "t5xxl", "modulation", "diffusion", "vae")
+GROUPS = {"te": ("clip_l", "t5xxl"), **{name: (name,) for name in COMPONENTS}}
+CPU_EXECUTORS = ("ggml-cpu", "openvino", "reference")
+DEVICE = re.compile(r"vulkan\d+|cpu|auto|" + "|".join(CPU_EXECUTORS))
+
+
+def parse(spec: str | None) -> dict[str, str]:
+    """`diffusion=vulkan0,te=cpu`, or one device for all, to {component: device}; components not named are `auto`.
+
+    Raises ConfigError naming what is not known.
+    """
+    chosen = dict.fromkeys(COMPONENTS, "auto")
+    for entry in filter(None, (spec or "").split(",")):
+        names, _, device = entry.strip().rpartition("=")
+        if not DEVICE.fullmatch(device):
+            raise ConfigError(f"--backend {entry}: devices are vulkan0 (1, ...), cpu, {', '.join(CPU_EXECUTORS)} or auto")
+        if names and names not in GROUPS:
+            raise ConfigError(f"--backend {entry}: components are {', '.join(GROUPS)}")
+        for component in GROUPS[names] if names else COMPONENTS:
+            chosen[component] = device
+    return chosen

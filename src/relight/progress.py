@@ -1,0 +1,60 @@
+"""Progress on the terminal: one bar for each thing that takes long, on stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+
+from tqdm import tqdm
+
+from relight.jobs.events import Advanced, Event, Planned, Warned
+
+LOADING = "load "
+UNITS = {"denoise": "step", "decode": "tile"}
+
+
+class Progress:
+    """Turns events into bars; where stderr is no terminal, into a line when a stage is complete."""
+
+    def __init__(self) -> None:
+        self.bars: dict[tuple[str, int], tqdm[None]] = {}
+        self.lock = threading.Lock()
+        self.terminal = sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for bar in self.bars.values():
+            bar.close()
+
+    def on_event(self, event: Event) -> None:
+        with self.lock:
+            match event:
+                case Planned():
+                    tqdm.write(event.note, file=sys.stderr)
+                case Warned():
+                    tqdm.write(f"note: {event.message}", file=sys.stderr)
+                case Advanced() if self.terminal:
+                    self._bar(event)
+                case Advanced() if event.done == event.total and not event.stage.startswith(LOADING):
+                    tqdm.write(f"{event.stage}: {event.total} {UNITS.get(event.stage, '')}(s) done", file=sys.stderr)
+
+    def _bar(self, event: Advanced) -> None:
+        key = (event.stage, event.picture)
+        if key not in self.bars:
+            loading = event.stage.startswith(LOADING)
+            self.bars[key] = tqdm(
+                desc=event.stage if event.picture == 0 else f"{event.stage} {event.picture + 1}",
+                total=event.total,
+                unit="B" if loading else UNITS.get(event.stage, ""),
+                unit_scale=loading,
+                unit_divisor=1024,
+                leave=not loading,
+                file=sys.stderr,
+            )
+        bar = self.bars[key]
+        bar.update(event.done - bar.n)
+        if event.done == event.total:
+            bar.close()

@@ -1,0 +1,222 @@
+"""The worker's main: answers calls until its parent goes. Run as `python -m relight.workers.child`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from relight.errors import ConfigError, JobCancelled
+from relight.executors.base import CompileOptions, Executor
+from relight.workers.components import COMPONENTS, ClipL, Component, Diffusion, Modulation, Place, T5, VaeDecoder
+from relight.workers.protocol import Message, receive, send
+
+log = logging.getLogger("relight.workers.child")
+
+Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+class Child:
+    """Calls run one at a time on the main thread; another thread reads the pipe, so that a cancel is seen at once."""
+
+    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+        self.incoming, self.outgoing = incoming, outgoing
+        self.calls: queue.Queue[Message] = queue.Queue()
+        self.cancelled = threading.Event()
+        self.current = 0
+        self.threads: int | None = None
+        self.places: dict[str, Place] = {}
+        self.components: dict[str, Component] = {}
+
+    def serve(self) -> None:
+        threading.Thread(target=self._read, daemon=True).start()
+        send(self.outgoing, Message("ready"))
+        while True:
+            call = self.calls.get()
+            self.current = call.call
+            self.cancelled.clear()
+            try:
+                values, arrays = getattr(self, "on_" + call.values["method"])(call)
+                answer = Message("result", call.call, values, arrays)
+            except Exception as error:
+                log.debug("call failed", exc_info=True)
+                described = {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+                answer = Message("error", call.call, described)
+            send(self.outgoing, answer)
+
+    def _read(self) -> None:
+        while (message := receive(self.incoming)) is not None:
+            if message.kind == "cancel":
+                self.cancelled.set()
+            else:
+                self.calls.put(message)
+        os._exit(0)  # the parent has gone: whatever runs, nobody waits for it
+
+    def event(self, **values: Any) -> None:
+        """Tell the parent how far the call is. Raises JobCancelled when it wants no more."""
+        if self.cancelled.is_set():
+            raise JobCancelled("cancelled")
+        send(self.outgoing, Message("event", self.current, values))
+
+    def progress(self, stage: str) -> Callable[..., None]:
+        """A callback for loading, steps and tiles that reports at most each half percent."""
+        last = -1
+
+        def report(done: int, total: int, seconds: float = 0.0) -> None:
+            nonlocal last
+            if total < 200 or done == total or done * 200 // total != last:
+                last = done * 200 // total
+                self.event(stage=stage, done=done, total=total, seconds=seconds)
+
+        return report
+
+    def place(self, executor: str) -> Place:
+        if executor not in self.places:
+            raise ConfigError(f"executor {executor} was not opened in this worker")
+        return self.places[executor]
+
+    def on_devices(self, call: Message) -> Answer:
+        """Every device ggml sees, with what is known of it."""
+        from relight.executors.ggml.devices import list_devices
+        from relight.executors.ggml.library import load
+
+        found = []
+        for device in list_devices():
+            free, total = device.memory()
+            found.append(
+                {
+                    "name": device.name,
+                    "description": device.description,
+                    "type": "gpu" if not device.is_software else "software" if device.is_vulkan else "cpu",
+                    "memory_total": total,
+                    "memory_free": free,
+                    "max_buffer_bytes": device.max_buffer_bytes,
+                    "alignment": device.alignment,
+                    "features": device.features,
+                }
+            )
+        lib = load()
+        return {"devices": found, "ggml": lib.version, "log": list(lib.lines)[-20:]}, {}
+
+    def on_open_executor(self, call: Message) -> Answer:
+        """Make an executor ready: `executor`, `threads`, `limit_bytes`, `keep_programs`."""
+        name = call.values["executor"]
+        executor = make_executor(name, call.values.get("threads"), call.values.get("limit_bytes"))
+        self.places[name] = Place(executor)
+        return {}, {}
+
+    def on_keep_programs(self, call: Message) -> Answer:
+        self.place(call.values["executor"]).keep_programs = call.values["keep"]
+        return {}, {}
+
+    def on_open(self, call: Message) -> Answer:
+        """Open a component's files on an executor; nothing is loaded yet. A component already open is closed first."""
+        v = call.values
+        name = v["component"]
+        if name in self.components:
+            self.components.pop(name).close()
+        options = CompileOptions(**v["options"])
+        place = self.place(v["executor"])
+        self.components[name] = COMPONENTS[name](name, [Path(path) for path in v["paths"]], place, options)
+        return {"file_bytes": self.components[name].checkpoint.nbytes}, {}
+
+    def on_measure(self, call: Message) -> Answer:
+        memory = self.components[call.values["component"]].measure(call.values["sizes"])
+        return {"weights": memory.weights, "compute": memory.compute}, {}
+
+    def on_load(self, call: Message) -> Answer:
+        """Load and compile: afterwards a run has nothing left to prepare."""
+        name = call.values["component"]
+        component = self.components[name]
+        component.load(call.values["sizes"], self.progress(f"load {name}"))
+        component.program(call.values["sizes"])
+        return {}, {}
+
+    def on_close(self, call: Message) -> Answer:
+        component = self.components.pop(call.values["component"], None)
+        if component:
+            component.close()
+        return {}, {}
+
+    def on_clip_l(self, call: Message) -> Answer:
+        component = self._component("clip_l", ClipL)
+        return {}, {"pooled": component.encode(call.values["sizes"], call.arrays["ids"], call.values["eos"])}
+
+    def on_t5xxl(self, call: Message) -> Answer:
+        return {}, {"text": self._component("t5xxl", T5).encode(call.values["sizes"], call.arrays["ids"])}
+
+    def on_modulation(self, call: Message) -> Answer:
+        component = self._component("modulation", Modulation)
+        timesteps, pooled = call.arrays["timesteps"], call.arrays["pooled"]
+        modulation = component.compute(call.values["sizes"], timesteps, pooled, call.values["guidance"])
+        return {}, {"modulation": modulation}
+
+    def on_denoise(self, call: Message) -> Answer:
+        latents = self._component("diffusion", Diffusion).denoise(
+            call.values["sizes"],
+            latents=call.arrays["latents"],
+            text=call.arrays["text"],
+            modulation=call.arrays["modulation"],
+            sigmas=call.values["sigmas"],
+            sampler=call.values["sampler"],
+            on_step=self.progress("denoise"),
+        )
+        return {}, {"latents": latents}
+
+    def on_decode(self, call: Message) -> Answer:
+        component = self._component("vae", VaeDecoder)
+        return {}, {"image": component.decode(call.values["sizes"], call.arrays["latents"], self.progress("decode"))}
+
+    def on_report(self, call: Message) -> Answer:
+        """Bytes of each component, and for devices that count them, the peak and what the driver says is free."""
+        components = {name: component.report() for name, component in self.components.items()}
+        return {"components": components, "devices": {name: used(p.executor) for name, p in self.places.items()}}, {}
+
+    def _component[C: Component](self, name: str, kind: type[C]) -> C:
+        component = self.components[name]
+        assert isinstance(component, kind)
+        return component
+
+
+def make_executor(name: str, threads: int | None, limit_bytes: int | None) -> Executor:
+    if name == "openvino":
+        from relight.executors.openvino import OpenvinoExecutor
+
+        return OpenvinoExecutor(threads=threads)
+    if name == "reference":
+        from relight.executors.reference import ReferenceExecutor
+
+        return ReferenceExecutor()
+    from relight.executors.ggml import GgmlExecutor
+
+    return GgmlExecutor(name, threads=threads, limit_bytes=limit_bytes)
+
+
+def used(executor: Executor) -> dict[str, int]:
+    limit = getattr(executor, "limit", None)
+    if limit is None:
+        return {}
+    free, total = executor.device.memory()  # type: ignore[attr-defined]
+    return {"used_bytes": limit.used, "peak_bytes": limit.peak, "free_bytes": free, "total_bytes": total}
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+    incoming = sys.stdin.buffer
+    outgoing = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not reach the pipe
+    Child(incoming, outgoing).serve()
+
+
+if __name__ == "__main__":
+    main()
