@@ -30,6 +30,7 @@ class Lowering:
         self.device, self.base, self.ctx, self.options, self.leaf = device, device.lib.base, ctx, options, leaf
         self.constants: list[tuple[Value, np.ndarray]] = []
         self.constant_of: dict[object, Value] = {}
+        self.masks: dict[object, Value] = {}
 
     def lower(self, node: Tensor, inputs: Sequence[Value]) -> Value:
         return OPS[node.op](self, node, *inputs)
@@ -193,7 +194,7 @@ def attention(lo: Lowering, node: Tensor, q: Value, k: Value, v: Value, bias: Va
 
 def flash_attention(lo: Lowering, node: Tensor, q: Value, k: Value, v: Value, bias: Value | None) -> Value:
     k, v = (lo.base.ggml_cast(lo.ctx, x, F16) for x in (k, v))
-    mask = ffi.NULL if bias is None else lo.base.ggml_cast(lo.ctx, bias, F16)
+    mask = ffi.NULL if bias is None else shared_mask(lo, node, lambda: lo.base.ggml_cast(lo.ctx, bias, F16))
     y = lo.base.ggml_flash_attn_ext(lo.ctx, q, k, v, mask, node.attrs["scale"], 0.0, 0.0)  # (C, H, S, B)
     lo.base.ggml_flash_attn_ext_set_prec(y, PREC_F32)
     return y
@@ -203,7 +204,7 @@ def chunked_attention(lo: Lowering, node: Tensor, q: Value, k: Value, v: Value, 
     """Softmax is by rows, so queries in chunks give the same numbers; a chunk's scores stay under the limit."""
     q, k = lo.base.ggml_cont(lo.ctx, q), lo.base.ggml_cont(lo.ctx, k)
     v = lo.base.ggml_cont(lo.ctx, lo.base.ggml_permute(lo.ctx, v, 1, 0, 2, 3))  # (S, C, H, B)
-    bias = None if bias is None else lo.solid(bias)
+    bias = None if bias is None else shared_mask(lo, node, lambda: lo.solid(bias))
     queries, chunk = node.shape[1], queries_a_chunk(node, lo.options)
     parts = []
     for start in range(0, queries, chunk):
@@ -217,6 +218,14 @@ def chunked_attention(lo: Lowering, node: Tensor, q: Value, k: Value, v: Value, 
         lo.base.ggml_mul_mat_set_prec(mixed, PREC_F32)
         parts.append(lo.base.ggml_cont(lo.ctx, lo.base.ggml_permute(lo.ctx, mixed, 0, 2, 1, 3)))
     return join(lo, parts, 2)
+
+
+def shared_mask(lo: Lowering, node: Tensor, make: Callable[[], Value]) -> Value:
+    """The bias as the kernel takes it, made once for all nodes that share it: T5 has one for its 24 layers."""
+    key = (node.inputs[3].serial, uses_flash(node, lo.options, gpu=lo.device.is_vulkan))
+    if key not in lo.masks:
+        lo.masks[key] = make()
+    return lo.masks[key]
 
 
 def rope(lo: Lowering, node: Tensor, x: Value, positions: Value) -> Value:
