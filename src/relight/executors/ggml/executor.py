@@ -13,13 +13,12 @@ from relight.errors import ExecutorError, OutOfDeviceMemory, UnsupportedOp
 from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs
 from relight.executors.ggml.api import STATUS, ffi, text
 from relight.executors.ggml.devices import Device, find_device
-from relight.executors.ggml.lowering import DTYPES, OPS, Lowering, dimensions
+from relight.executors.ggml.lowering import DTYPES, OPS, Lowering, dimensions, node_bound
 from relight.executors.ggml.weights import GgmlWeights, placeholder
 from relight.executors.leaves import held_format, roles
 from relight.executors.limit import GIB, MemoryLimit
 from relight.graph import Graph, Tensor
 
-NODES_A_GRAPH = 1 << 16
 ELSEWHERE = 0x1000  # stands for the address of a tensor that already has memory, while sizes are measured
 
 
@@ -49,6 +48,10 @@ class GgmlExecutor:
         return None if node.op in (*OPS, "input", "weight") else f"{self.name} has no {node.op}"
 
     def measure(self, graph: Graph, options: CompileOptions) -> MemoryUse:
+        """Exactly what a program takes beside its weights. Raises UnsupportedOp."""
+        for node in graph.nodes:
+            if (reason := self.why_not(node)) is not None:
+                raise UnsupportedOp(reason)
         build = Build(self.device, graph, options, self._measured_weights(graph))
         try:
             size = ffi.new("size_t *")
@@ -96,13 +99,21 @@ class Build:
         self, device: Device, graph: Graph, options: CompileOptions, weight: Callable[[Any, Tensor], Any]
     ) -> None:
         self.device, self.base = device, device.lib.base
-        overhead = self.base.ggml_tensor_overhead()
-        self.static = self.base.ggml_init((overhead * 256, ffi.NULL, True))
-        graph_bytes = self.base.ggml_graph_overhead_custom(NODES_A_GRAPH, False)
-        self.ctx = self.base.ggml_init((overhead * NODES_A_GRAPH + graph_bytes, ffi.NULL, True))
-        self.graph = self.base.ggml_new_graph_custom(self.ctx, NODES_A_GRAPH, False)
+        room, overhead = node_bound(graph, options), self.base.ggml_tensor_overhead()
+        self.static = self.base.ggml_init((overhead * len(graph.nodes), ffi.NULL, True))
+        graph_bytes = self.base.ggml_graph_overhead_custom(room, False)
+        self.ctx = self.base.ggml_init((overhead * room + graph_bytes, ffi.NULL, True))
+        self.graph = self.base.ggml_new_graph_custom(self.ctx, room, False)
         self.inputs: dict[str, Any] = {}
-        lowering = Lowering(device, self.ctx, options, self._static_leaf)
+        self.lowering = Lowering(device, self.ctx, options, self._static_leaf)
+        try:
+            self.outputs = self._lower(graph, weight)
+        except BaseException:
+            self.close()
+            raise
+
+    def _lower(self, graph: Graph, weight: Callable[[Any, Tensor], Any]) -> dict[str, Any]:
+        """The graph's outputs, by name."""
         values: dict[int, Any] = {}
         for node in graph.nodes:
             if node.op == "input":
@@ -110,14 +121,15 @@ class Build:
             elif node.op == "weight":
                 values[node.serial] = weight(self.ctx, node)
             else:
-                value = lowering.lower(node, [values[source.serial] for source in node.inputs])
+                value = self.lowering.lower(node, [values[source.serial] for source in node.inputs])
                 self._check_shape(node, value)
                 values[node.serial] = value
-                self.base.ggml_build_forward_expand(
-                    self.graph, value
-                )  # pins the recorded order, which keeps the peak low
-        self.constants = lowering.constants
-        self.outputs = {name: self._output(lowering, values[node.serial]) for name, node in graph.outputs.items()}
+                self.base.ggml_build_forward_expand(self.graph, value)  # in recorded order, which keeps the peak low
+        return {name: self._output(values[node.serial]) for name, node in graph.outputs.items()}
+
+    @property
+    def constants(self) -> list[tuple[Any, np.ndarray]]:
+        return self.lowering.constants
 
     def _static_leaf(self, node: Tensor) -> Any:
         """Inputs and constants live in memory of their own: ggml works in place, and would overwrite them."""
@@ -125,9 +137,12 @@ class Build:
         tensor.data = ffi.cast("void *", ELSEWHERE)
         return tensor
 
-    def _output(self, lowering: Lowering, value: Any) -> Any:
-        output = lowering.solid(value)
-        self.base.ggml_set_output(output)
+    def _output(self, value: Any) -> Any:
+        """Kept to the end of the run, and with it the memory it is a view of."""
+        output = self.lowering.solid(value)
+        for tensor in (output, output.view_src):
+            if tensor != ffi.NULL:
+                self.base.ggml_set_output(tensor)
         self.base.ggml_build_forward_expand(self.graph, output)
         return output
 
@@ -154,9 +169,6 @@ class GgmlProgram:
         self.executor, self.base, self.device = executor, executor.base, executor.device
         self.recorded = graph
         self.seconds = 0.0
-        for node in graph.nodes:
-            if (reason := executor.why_not(node)) is not None:
-                raise UnsupportedOp(reason)
         self.memory = executor.measure(graph, options)
         self._stream: Any = ffi.NULL  # one for each program: lavapipe corrupts its heap when a stream outlives buffers
         self._static_buffer: Any = ffi.NULL

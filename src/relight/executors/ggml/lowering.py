@@ -16,7 +16,7 @@ from relight.executors.base import CompileOptions
 from relight.executors.choices import queries_a_chunk, uses_direct_convolution, uses_flash
 from relight.executors.ggml.api import F16, F32, I32, PREC_F32, ROPE_MROPE, SCALE_NEAREST, ffi
 from relight.executors.ggml.devices import Device
-from relight.graph import Tensor
+from relight.graph import Graph, Tensor
 
 Value = Any  # ggml_tensor *
 WIDE_RANGE_SCALE = 64.0
@@ -68,6 +68,14 @@ class Lowering:
             self.constants.append((tensor, array))
             self.constant_of[key] = tensor
         return self.constant_of[key]
+
+
+def node_bound(graph: Graph, options: CompileOptions) -> int:
+    """More tensors than lowering the graph can make; ggml ends the process when a graph is full."""
+    chunks = (
+        math.ceil(node.shape[1] / queries_a_chunk(node, options)) for node in graph.nodes if node.op == "attention"
+    )
+    return 16 * (len(graph.nodes) + sum(chunks)) + 2 * sum(len(node.inputs) for node in graph.nodes)
 
 
 def dimensions(shape: Iterable[int]) -> list[int]:

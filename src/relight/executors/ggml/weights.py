@@ -40,28 +40,33 @@ class GgmlWeights:
         leaves = roles(graphs)
         overhead = self.base.ggml_tensor_overhead() * (len(leaves) + 1)
         self._contexts = [self.base.ggml_init((overhead, ffi.NULL, True)) for _ in range(2)]
-        mapped, copied = self._contexts
-        uploads: list[tuple[Tensor, StoredTensor, str]] = []
-        for key, (leaf, role) in leaves.items():
-            stored, form = source[leaf.name], held_format(leaf, role)
-            in_place = usable_in_place(device, leaf, stored, form)
-            self.tensors[key] = placeholder(self.base, mapped if in_place else copied, leaf.shape, form)
-            if in_place:
-                self._use_in_place(self.tensors[key], stored)
-            else:
-                uploads.append((leaf, stored, form))
         try:
-            self._allocate(copied)
+            uploads = self._place(leaves, source)
+            self._allocate(self._contexts[1])
             self._upload(uploads, progress)
         except BaseException:
             self.close()
             raise
 
+    def _place(
+        self, leaves: dict[object, tuple[Tensor, str]], source: WeightSource
+    ) -> list[tuple[Tensor, StoredTensor, str]]:
+        """A tensor for each leaf; those that cannot be used where they lie are left to be copied."""
+        mapped, copied = self._contexts
+        uploads = []
+        for key, (leaf, role) in leaves.items():
+            stored, form = source[leaf.name], held_format(leaf, role)
+            in_place = usable_in_place(self.device, leaf, stored, form)
+            self.tensors[key] = placeholder(self.base, mapped if in_place else copied, leaf.shape, form)
+            if in_place:
+                self._use_in_place(self.tensors[key], stored)
+            else:
+                uploads.append((leaf, stored, form))
+        return uploads
+
     def _use_in_place(self, tensor: Any, stored: StoredTensor) -> None:
         address = stored.parts[0].ctypes.data
-        start = (
-            address // CPU_ALIGNMENT * CPU_ALIGNMENT
-        )  # ggml wants the start of a buffer aligned, tensors need not be
+        start = address // CPU_ALIGNMENT * CPU_ALIGNMENT  # of a buffer; tensors in it need not be aligned
         size = address - start + stored.nbytes
         buffer = self.base.ggml_backend_cpu_buffer_from_ptr(ffi.cast("void *", start), size)
         self.base.ggml_backend_tensor_alloc(buffer, tensor, ffi.cast("void *", address))
