@@ -1,0 +1,144 @@
+"""OpenVINO's CPU device behind the seam: a graph is checked, cut into segments, and each segment compiled or found."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from relight.errors import UnsupportedOp
+from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource
+from relight.executors.openvino import tables
+from relight.executors.openvino.cache import ModelCache, default_folder
+from relight.executors.openvino.device import core, cpu_has_bf16, description, elements, physical_cores, settings
+from relight.executors.openvino.forms import Precision, Use, uses
+from relight.executors.openvino.lowering import OPS
+from relight.executors.openvino.memory import check_room, measure
+from relight.executors.openvino.model import SegmentModel
+from relight.executors.openvino.program import OpenvinoProgram, Step, weight_tensors
+from relight.executors.openvino.segments import cut
+from relight.executors.openvino.weights import OpenvinoWeights, load
+from relight.graph import Graph, Tensor
+from relight.weights.formats import FORMATS
+
+log = logging.getLogger("relight.executors.openvino")
+
+SEGMENT_BYTES = 512 << 20
+SMALLER: tuple[Precision, ...] = ("bf16", "int8", "int4")
+
+
+class OpenvinoExecutor:
+    """Not for use by two threads at once.
+
+    `cache_dir` holds compiled models that have constants (networks with convolutions). `segment_bytes` bounds the
+    weights of one compiled model, and with them what compiling takes for a moment.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self, threads: int | None = None, cache_dir: Path | None = None, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self.threads = threads or physical_cores()
+        self.cache = ModelCache(cache_dir or default_folder())
+        self.segment_bytes = segment_bytes
+
+    def why_not(self, node: Tensor) -> str | None:
+        if node.op == "weight":
+            return None if node.dtype in FORMATS else f"weights in {node.dtype} cannot be read"
+        if node.op in tables.TABLE_OPS:
+            return tables.why_not(node)
+        return None if node.op in OPS or node.op == "input" else f"{node.op} has no counterpart in OpenVINO"
+
+    def measure(self, graph: Graph, options: CompileOptions) -> MemoryUse:
+        return measure(graph, elements(graph, options), self.segment_bytes)
+
+    def load(
+        self, graphs: tuple[Graph, ...], source: WeightSource, progress: Progress | None = None
+    ) -> OpenvinoWeights:
+        """Reads the file's pages; weights are packed when a program first says into which form."""
+        return load(graphs, source, self.threads, progress)
+
+    def compile(self, graph: Graph, weights: OpenvinoWeights, options: CompileOptions) -> OpenvinoProgram:
+        self._check_ops(graph)
+        chosen, memory = elements(graph, options), self.measure(graph, options)
+        check_room(memory, weights.nbytes, self._alternatives(graph, options))
+        found = {(node.serial, number): use for node, number, use in uses(graph, options.precision)}
+        segments = cut(graph, _node_bytes(found), self.segment_bytes)
+        requests: dict[str, Any] = {}
+        steps = []
+        for model in (SegmentModel(segment, found, chosen) for segment in segments):
+            signature = model.signature
+            if signature not in requests:
+                requests[signature] = self._compiled(model, weights).create_infer_request()
+            steps.append(Step(requests[signature], model, weight_tensors(model, weights)))
+        held = [weights.arrays[use.key] for use in found.values() if use.key in weights.arrays]
+        return OpenvinoProgram(graph, memory, steps, held)
+
+    def close(self) -> None:
+        pass
+
+    def _check_ops(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            if reason := self.why_not(node):
+                raise UnsupportedOp(f"openvino cannot run {node}: {reason}")
+        for name, node in graph.outputs.items():
+            if node.op == "weight":
+                raise UnsupportedOp(f"openvino gives results only, and output {name} is the weight {node.name}")
+
+    def _alternatives(self, graph: Graph, options: CompileOptions) -> dict[str, MemoryUse]:
+        able = [precision for precision in SMALLER if precision != "bf16" or cpu_has_bf16()]
+        return {precision: self.measure(graph, replace(options, precision=precision)) for precision in able}
+
+    def _compiled(self, model: SegmentModel, weights: OpenvinoWeights) -> Any:
+        """From the cache where the model has constants and was compiled before. Others compile as fast as they load."""
+        start = time.perf_counter()
+        key = self._cache_key(model, weights)
+        compiled = None if key is None else self._import(key)
+        if compiled is None:
+            compiled = core().compile_model(model.build(weights), "CPU", settings(self.threads))
+            if key is not None:
+                self.cache.store(key, compiled.export_model().getbuffer())
+        log.debug("%d operations ready in %.2f s", len(model.segment.nodes), time.perf_counter() - start)
+        return compiled
+
+    def _cache_key(self, model: SegmentModel, weights: OpenvinoWeights) -> str | None:
+        """Hash of structure, device and the files that the constants come from; None without constants or files."""
+        files = []
+        for use in model.constants:
+            stored = weights.stored[use.leaf.attrs["key"]][1]
+            if not stored.path.is_file():
+                return None
+            status = stored.path.stat()
+            files.append((stored.path.resolve(), status.st_size, status.st_mtime_ns))
+        if not files:
+            return None
+        whole = repr((model.signature, sorted(set(files)), description(), self.threads))
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+    def _import(self, key: str) -> Any:
+        path = self.cache.find(key)
+        if path is None:
+            return None
+        blob = np.memmap(path, np.uint8, "c")
+        try:
+            return core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", settings(self.threads))
+        except RuntimeError as error:
+            log.warning("compiled model %s is of no use, compiling again: %s", path, error)
+            self.cache.discard(path)
+            return None
+
+
+def _node_bytes(found: Mapping[tuple[int, int], Use]) -> dict[int, int]:
+    """Bytes of each node's weights, by serial."""
+    sizes: dict[int, int] = {}
+    for (serial, _), use in found.items():
+        sizes[serial] = sizes.get(serial, 0) + use.nbytes
+    return sizes
