@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from relight.weights.checkpoint import StoredTensor
 from relight.weights.formats import FORMATS
 
 CPU_ALIGNMENT = 32
+UPLOAD_THREADS = 4
 
 
 class GgmlWeights:
@@ -91,19 +94,27 @@ class GgmlWeights:
         self._buffers.append(buffer)
 
     def _upload(self, uploads: list[tuple[Tensor, StoredTensor, str]], progress: Progress | None) -> None:
-        total = sum(leaf_nbytes(leaf, form) for leaf, _, form in uploads)
-        done = 0
-        for leaf, stored, form in uploads:
-            tensor, offset = self.tensors[leaf.attrs["key"]], 0
-            for piece in held_pieces(leaf, stored, form):
-                self.base.ggml_backend_tensor_set(tensor, ffi.from_buffer(piece), offset, piece.nbytes)
-                offset += piece.nbytes
-                done += piece.nbytes
-                if progress:
-                    progress(done, total)
-            if offset != self.base.ggml_nbytes(tensor):
-                raise ModelFileError(f"{leaf.name}: {offset} bytes in the file, {self.base.ggml_nbytes(tensor)} needed")
-            forget(stored)
+        """Several leaves at a time: reading the file's pages takes longer than giving them to the device."""
+        report = Tally(sum(leaf_nbytes(leaf, form) for leaf, _, form in uploads), progress)
+        with ThreadPoolExecutor(UPLOAD_THREADS) as threads:
+            tasks = [threads.submit(self._upload_leaf, *upload, report) for upload in uploads]
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:
+                threads.shutdown(cancel_futures=True)
+                raise
+
+    def _upload_leaf(self, leaf: Tensor, stored: StoredTensor, form: str, report: Tally) -> None:
+        tensor, offset = self.tensors[leaf.attrs["key"]], 0
+        for piece in held_pieces(leaf, stored, form):
+            whole = piece if piece.flags.owndata or not self.device.is_vulkan else piece.copy()  # reads the pages here
+            self.base.ggml_backend_tensor_set(tensor, ffi.from_buffer(whole), offset, whole.nbytes)
+            offset += whole.nbytes
+            report.add(whole.nbytes)
+        if offset != self.base.ggml_nbytes(tensor):
+            raise ModelFileError(f"{leaf.name}: {offset} bytes in the file, {self.base.ggml_nbytes(tensor)} needed")
+        forget(stored)
 
     def close(self) -> None:
         for buffer in self._buffers:
@@ -113,6 +124,20 @@ class GgmlWeights:
         self.limit.give_back(self.nbytes)
         self._buffers, self._contexts, self._kept, self.nbytes = [], [], [], 0
         self.tensors.clear()
+
+
+class Tally:
+    """Adds up what several threads have loaded."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.total, self.progress, self.done = total, progress, 0
+        self.lock = threading.Lock()
+
+    def add(self, nbytes: int) -> None:
+        with self.lock:
+            self.done += nbytes
+            if self.progress:
+                self.progress(self.done, self.total)
 
 
 def placeholder(base: Any, ctx: Any, shape: tuple[int, ...], form: str) -> Any:
