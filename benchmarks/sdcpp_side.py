@@ -1,0 +1,81 @@
+"""stable-diffusion.cpp, as it comes inside the wheel cyllama-vulkan, answering for `side.Side`.
+
+Settings that make its pictures equal to relight's: `custom_sigmas`, Euler, cfg_scale 1, rng `cuda` (Philox by seed),
+one chunk of 256 T5 tokens (so prompts of at most 255), no VAE tiling.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from sdcpp_log import PictureLog
+from side import Values, serve
+
+
+class StableDiffusionCpp:
+    """Settings: `files` by component, `threads`, `backend`, `max_vram`, `flash`, `conv_direct`, `tile` (latent pixels).
+
+    Weights are loaded with the first picture, as that library does.
+    """
+
+    def __init__(self, settings: Values) -> None:
+        from cyllama import sd
+
+        self.sd = sd
+        self.log = PictureLog()
+        sd.set_log_callback(self._on_line)
+        sd.set_progress_callback(lambda step, steps, seconds: self.log.on_progress(step))
+        self.tile: int | None = settings.get("tile")
+        self.context = sd.SDContext(self._parameters(settings))
+
+    def _parameters(self, settings: Values) -> Any:
+        p, files = self.sd.SDContextParams(), settings["files"]
+        p.diffusion_model_path = files["diffusion"]
+        p.clip_l_path, p.t5xxl_path, p.vae_path = files["clip_l"], files["t5xxl"], files["vae"]
+        p.n_threads = settings["threads"]
+        p.rng_type = self.sd.RngType.CUDA
+        p.auto_fit = False
+        p.backend = settings["backend"]
+        p.diffusion_flash_attn = settings.get("flash", False)
+        p.vae_conv_direct = settings.get("conv_direct", False)
+        if settings.get("max_vram"):
+            p.max_vram = str(settings["max_vram"])
+        return p
+
+    def _on_line(self, level: Any, text: str) -> None:
+        self.log.on_line(text)
+        print(text, end="", file=sys.stderr)
+
+    def picture(self, values: Values) -> Values:
+        self.log = PictureLog()
+        started = time.perf_counter()
+        (image,) = self.context.generate_with_params(self._request(values))
+        seconds = time.perf_counter() - started
+        if values.get("save"):
+            image.save(values["save"])
+        memory = {"compute_bytes": self.log.compute_bytes, "params_bytes": self.log.params_bytes}
+        return {"seconds": self.log.seconds | {"total": round(seconds, 4)}, "memory": memory}
+
+    def _request(self, values: Values) -> Any:
+        g = self.sd.SDImageGenParams()
+        g.prompt, g.width, g.height, g.seed = values["prompt"], values["width"], values["height"], values["seed"]
+        sample = g.sample_params
+        sample.sample_method = self.sd.SampleMethod.EULER
+        sample.cfg_scale = 1.0
+        sample.sample_steps = len(values["sigmas"]) - 1
+        sample.custom_sigmas = values["sigmas"]
+        if self.tile:
+            g.vae_tiling_enabled = True
+            g.vae_tile_size = (self.tile, self.tile)
+        return g
+
+
+def start(settings: Values) -> tuple[Values, Any]:
+    side = StableDiffusionCpp(settings)
+    return {"devices": [list(device) for device in side.sd.list_devices()]}, side.picture
+
+
+if __name__ == "__main__":
+    serve(start)
