@@ -17,7 +17,7 @@ import numpy as np
 
 from relight.errors import ConfigError, JobCancelled
 from relight.executors.base import CompileOptions, Executor
-from relight.workers.components import COMPONENTS, ClipL, Component, Diffusion, Modulation, Place, T5, VaeDecoder
+from relight.workers.components import COMPONENTS, T5, ClipL, Component, Diffusion, Modulation, Place, VaeDecoder
 from relight.workers.protocol import Message, receive, send
 
 log = logging.getLogger("relight.workers.child")
@@ -31,9 +31,8 @@ class Child:
     def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
         self.incoming, self.outgoing = incoming, outgoing
         self.calls: queue.Queue[Message] = queue.Queue()
-        self.cancelled = threading.Event()
+        self.cancelled = 0  # number of the call that nobody wants any more
         self.current = 0
-        self.threads: int | None = None
         self.places: dict[str, Place] = {}
         self.components: dict[str, Component] = {}
 
@@ -43,7 +42,6 @@ class Child:
         while True:
             call = self.calls.get()
             self.current = call.call
-            self.cancelled.clear()
             try:
                 values, arrays = getattr(self, "on_" + call.values["method"])(call)
                 answer = Message("result", call.call, values, arrays)
@@ -54,28 +52,28 @@ class Child:
             send(self.outgoing, answer)
 
     def _read(self) -> None:
-        while (message := receive(self.incoming)) is not None:
-            if message.kind == "cancel":
-                self.cancelled.set()
-            else:
-                self.calls.put(message)
-        os._exit(0)  # the parent has gone: whatever runs, nobody waits for it
-
-    def event(self, **values: Any) -> None:
-        """Tell the parent how far the call is. Raises JobCancelled when it wants no more."""
-        if self.cancelled.is_set():
-            raise JobCancelled("cancelled")
-        send(self.outgoing, Message("event", self.current, values))
+        try:
+            while (message := receive(self.incoming)) is not None:
+                if message.kind == "cancel":
+                    self.cancelled = message.call
+                else:
+                    self.calls.put(message)
+        finally:
+            os._exit(0)  # the parent has gone, perhaps amid a message: whatever runs, nobody waits for it
 
     def progress(self, stage: str) -> Callable[..., None]:
-        """A callback for loading, steps and tiles that reports at most each half percent."""
+        """A callback for loading, steps and tiles that tells the parent how far the call is, every half percent at
+        most. Raises JobCancelled when the parent wants no more."""
         last = -1
 
         def report(done: int, total: int, seconds: float = 0.0) -> None:
             nonlocal last
+            if self.cancelled == self.current:
+                raise JobCancelled(f"stopped at {done} of {total} ({stage})")
             if total < 200 or done == total or done * 200 // total != last:
                 last = done * 200 // total
-                self.event(stage=stage, done=done, total=total, seconds=seconds)
+                values = {"stage": stage, "done": done, "total": total, "seconds": seconds}
+                send(self.outgoing, Message("event", self.current, values))
 
         return report
 

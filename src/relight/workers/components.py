@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from relight.errors import OutOfDeviceMemory, RequestError
+from relight.errors import ExecutorError, OutOfDeviceMemory
 from relight.executors.base import CompileOptions, Executor, LoadedWeights, MemoryUse, Program, Progress
 from relight.graph import Graph, Weights
 from relight.models import clip, flux, t5, tiling, vae
@@ -106,6 +106,7 @@ class Component(ABC):
         if self.weights is not None:
             self.weights.close()
             self.weights = None
+        self.checkpoint.close()
 
 
 class ClipL(Component):
@@ -230,11 +231,10 @@ class VaeDecoder(Component):
 
         image = tiling.decode_tiled(latents[None], self.tiles(sizes), decode_tile, progress)[0]
         if not np.isfinite(image).all():
-            raise RequestError("the decoded picture has values that are not numbers; decode it elsewhere (--backend vae=cpu)")
+            raise ExecutorError(
+                "the decoded picture has values that are not numbers; decode it elsewhere (--backend vae=cpu)"
+            )
         return np.round(np.clip((image + 1) / 2, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-
-    def tile_sizes(self, sizes: Sizes) -> list[int]:
-        return tiling.tile_candidates(sizes["latent_height"], sizes["latent_width"])
 
 
 COMPONENTS: dict[str, type[Component]] = {
@@ -244,5 +244,3 @@ COMPONENTS: dict[str, type[Component]] = {
     "diffusion": Diffusion,
     "vae": VaeDecoder,
 }
-
-

@@ -5,64 +5,94 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import IO, Any
 
 import numpy as np
 
 import relight.errors
 from relight.errors import RelightError, WorkerError, WorkerLost
+from relight.workers.endings import how_it_ended, last_words
 from relight.workers.protocol import Message, receive, send
 
 log = logging.getLogger("relight.workers")
 
+COMMAND = (sys.executable, "-u", "-P", "-m", "relight.workers.child")
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 2.0
+MAX_LINE_BYTES = 1 << 16
 Event = Callable[[dict[str, Any]], None]
-
-ABORT_CAUSE = (
-    "the engine gave up, most likely because the device ran out of memory or was lost. "
-    "Try --vae-tile-size 32, a smaller size, --max-vram, or another --backend for that component"
-)
-KILL_CAUSE = "it was killed, most likely by the system for want of memory; use a smaller T5 (Q8_0, Q4_K) or a smaller size"
-CAUSES = {signal.SIGABRT: ABORT_CAUSE, signal.SIGSEGV: ABORT_CAUSE, signal.SIGBUS: ABORT_CAUSE}
-if hasattr(signal, "SIGKILL"):
-    CAUSES[signal.SIGKILL] = KILL_CAUSE
 
 
 class Worker:
     """A child process that owns one device. `call` may be used from several threads; calls wait for one another."""
 
-    def __init__(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        *,
+        command: Sequence[str] = COMMAND,
+        start_deadline_s: float = START_DEADLINE_S,
+    ) -> None:
+        """Raises WorkerError when it is not ready within the deadline, WorkerLost when it ends before."""
         self.name = name
         self._numbers = itertools.count(1)
+        self._current = 0  # number of the running call, 0 between calls
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._lines: deque[str] = deque(maxlen=200)
-        command = [sys.executable, "-u", "-P", "-m", "relight.workers.child"]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | child_environment() | dict(environment or {}),
+            env=child_environment(os.environ, environment or {}),
         )
-        threading.Thread(target=self._collect_log, daemon=True).start()
-        killer = threading.Timer(START_DEADLINE_S, self._process.kill)
-        killer.start()
+        self._log_reader = threading.Thread(target=self._collect_log, daemon=True)
+        self._log_reader.start()
         try:
-            if self._receive("start").kind != "ready":
-                raise WorkerError(f"worker {name} did not start as expected")
+            self._wait_until_ready(start_deadline_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_until_ready(self, deadline_s: float) -> None:
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(deadline_s, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            message = self._receive("start")
+        except WorkerLost as error:
+            if late.is_set():
+                raise WorkerError(
+                    f"worker {self.name} was not ready after {deadline_s:g} s; a driver that hangs or a very slow disk "
+                    "does that (--debug shows its log)"
+                ) from error
+            raise
         finally:
-            killer.cancel()
+            timer.cancel()
+        if message.kind != "ready":
+            raise WorkerError(f"worker {self.name} began with {message.kind!r} instead of 'ready'")
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def call(
         self,
@@ -73,30 +103,52 @@ class Worker:
     ) -> Message:
         """The answer to a call. Raises what the worker raised, or WorkerLost when it ended instead."""
         with self._lock:
-            number = next(self._numbers)
+            number = self._current = next(self._numbers)
             try:
-                assert self._process.stdin is not None
-                request = Message("call", number, {"method": method, **(values or {})}, dict(arrays or {}))
-                send(self._process.stdin, request)
-            except OSError as error:
-                raise self._lost(method) from error
-            while True:
-                message = self._receive(method)
-                if message.kind == "event" and on_event:
+                self._send(Message("call", number, {"method": method, **(values or {})}, dict(arrays or {})), method)
+                return self._answer(number, method, on_event)
+            finally:
+                self._current = 0
+
+    def _answer(self, number: int, method: str, on_event: Event | None) -> Message:
+        while True:
+            message = self._receive(method)
+            if message.call != number:
+                continue  # of an earlier call whose listener raised
+            if message.kind == "event" and on_event:
+                try:
                     on_event(message.values)
-                elif message.kind == "result":
-                    return message
-                elif message.kind == "error":
-                    raise rebuilt_error(message.values)
+                except BaseException:
+                    self.cancel()
+                    raise
+            elif message.kind == "result":
+                return message
+            elif message.kind == "error":
+                raise self._rebuilt(message.values, method)
 
     def cancel(self) -> None:
-        """Ask the running call to stop at its next step or tile."""
+        """Ask the running call, if there is one, to stop at its next step or tile with JobCancelled."""
+        if number := self._current:
+            try:
+                self._send(Message("cancel", number), "cancel")
+            except WorkerLost:
+                log.debug("%s: was gone before it could be asked to stop", self.name)
+
+    def _send(self, message: Message, doing: str) -> None:
         assert self._process.stdin is not None
-        send(self._process.stdin, Message("cancel"))
+        try:
+            with self._sending:
+                send(self._process.stdin, message)
+        except (OSError, ValueError) as error:  # ValueError: the pipe was closed here
+            raise self._lost(doing) from error
 
     def _receive(self, doing: str) -> Message:
         assert self._process.stdout is not None
-        message = receive(self._process.stdout)
+        try:
+            message = receive(self._process.stdout)
+        except (ValueError, KeyError, TypeError) as error:
+            self._process.kill()
+            raise WorkerLost(f"worker {self.name} sent what is no message during {doing}: {error}") from error
         if message is None:
             raise self._lost(doing)
         return message
@@ -107,55 +159,60 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        how = f"exit status {code}"
-        cause = ""
-        if code < 0:
-            ended_by = signal.Signals(-code)
-            how, cause = ended_by.name, CAUSES.get(ended_by, "")
-        last = next((line for line in reversed(self._lines) if telling(line)), "")
-        return WorkerLost(
-            f"worker {self.name} ended during {doing} ({how})"
-            + (f": {cause}" if cause else "")
-            + (f" [last words: {last}]" if last else "")
+        self._log_reader.join(STOP_DEADLINE_S)
+        last = last_words(list(self._lines))
+        said = f" [last words: {last}]" if last else ""
+        return WorkerLost(f"worker {self.name} ended during {doing} {how_it_ended(code)}{said}")
+
+    def _rebuilt(self, values: Mapping[str, Any], method: str) -> Exception:
+        """The worker's error as the same class here; an unknown one as WorkerError with its traceback in the log."""
+        kind = getattr(relight.errors, values["error"], None)
+        if isinstance(kind, type) and issubclass(kind, RelightError):
+            return kind(values["message"])
+        log.debug("%s: %s", self.name, values["traceback"])
+        return WorkerError(
+            f"worker {self.name} failed in {method}: {values['error']}: {values['message']} (--debug shows where)"
         )
 
     def _collect_log(self) -> None:
         assert self._process.stderr is not None
-        for raw in self._process.stderr:
-            line = raw.decode(errors="replace").rstrip()
-            self._lines.append(line)
-            log.debug("%s: %s", self.name, line)
+        with self._process.stderr as stream:
+            while raw := stream.readline(MAX_LINE_BYTES):
+                line = raw.decode(errors="replace").rstrip()
+                self._lines.append(line)
+                log.debug("%s: %s", self.name, line)
 
     def close(self) -> None:
         """Let it go, and end it if it does not."""
-        assert self._process.stdin is not None
+        self._close_pipe(self._process.stdin)
         try:
-            self._process.stdin.close()
             self._process.wait(STOP_DEADLINE_S)
-        except (OSError, subprocess.TimeoutExpired):
-            self.kill()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._reap()
 
     def kill(self) -> None:
+        """End it at once, whatever it does. A call that waits for it gets WorkerLost."""
         self._process.kill()
+        self._reap()
+
+    def _reap(self) -> None:
         self._process.wait()
+        self._log_reader.join(STOP_DEADLINE_S)
+        self._close_pipe(self._process.stdin)
+        self._close_pipe(self._process.stdout)
+
+    @staticmethod
+    def _close_pipe(pipe: IO[bytes] | None) -> None:
+        with suppress(OSError):  # what was not sent yet reaches nobody
+            if pipe is not None:
+                pipe.close()
 
 
-def child_environment() -> dict[str, str]:
-    """The child imports relight from where the parent did; ggml must not run a debugger on it when it aborts."""
+def child_environment(ours: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """Our environment over `defaults`: what the user set wins. ggml must not run a debugger on a child that aborts, and
+    the child imports relight from where we did."""
     package_root = os.path.dirname(os.path.dirname(os.path.abspath(relight.errors.__file__)))
-    paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "GGML_NO_BACKTRACE": "1"}
-
-
-def telling(line: str) -> bool:
-    """Whether a line of the log may say why the worker ended."""
-    return bool(line) and not line.startswith(("DEBUG", "INFO"))
-
-
-def rebuilt_error(values: Mapping[str, Any]) -> Exception:
-    """The worker's error as the same class here; an unknown one as WorkerError with its traceback in the log."""
-    kind = getattr(relight.errors, values["error"], None)
-    if isinstance(kind, type) and issubclass(kind, RelightError):
-        return kind(values["message"])
-    log.debug("%s", values["traceback"])
-    return WorkerError(f"{values['error']}: {values['message']}")
+    paths = [package_root, *filter(None, ours.get("PYTHONPATH", "").split(os.pathsep))]
+    search_path = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    return {"GGML_NO_BACKTRACE": "1"} | dict(defaults) | dict(ours) | search_path
