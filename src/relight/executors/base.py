@@ -46,7 +46,8 @@ class CompileOptions:
 class LoadedWeights(Protocol):
     """Weights where a device can use them; shared by the programs compiled over them."""
 
-    nbytes: int
+    @property
+    def nbytes(self) -> int: ...
 
     def close(self) -> None: ...
 

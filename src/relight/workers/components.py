@@ -234,7 +234,8 @@ class VaeDecoder(Component):
             raise ExecutorError(
                 "the decoded picture has values that are not numbers; decode it elsewhere (--backend vae=cpu)"
             )
-        return np.round(np.clip((image + 1) / 2, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+        pixels: np.ndarray = np.round(np.clip((image + 1) / 2, 0, 1) * 255).astype(np.uint8)
+        return pixels.transpose(1, 2, 0)
 
 
 COMPONENTS: dict[str, type[Component]] = {
