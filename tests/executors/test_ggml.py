@@ -79,6 +79,17 @@ def test_results_do_not_depend_on_the_runs_before(executor: GgmlExecutor) -> Non
     weights.close()
 
 
+def test_an_output_that_is_a_view_keeps_its_memory() -> None:
+    """The norm would take the place of the doubled input, which nothing but an output looks at by then."""
+    executor = fresh("ggml-cpu")
+    half = (input_tensor("x", (1, 11, 64)) * 2).reshape(64, 11)
+    graph = Graph({"half": half, "y": ops.layer_norm(half + 1, eps=1e-6)})
+    program = executor.compile(graph, executor.load((graph,), {}), AUTO)
+    x = array(1, 11, 64)
+    np.testing.assert_array_equal(program.run({"x": x})["half"], 2 * x.reshape(64, 11))
+    program.close()
+
+
 @pytest.mark.parametrize("options", [AUTO, CompileOptions(attention="flash"), CompileOptions(scores_bytes=20_000)])
 def test_the_measure_is_what_is_allocated(executor: GgmlExecutor, options: CompileOptions) -> None:
     source = ArraySource(arrays("diffusion"), "Q8_0")

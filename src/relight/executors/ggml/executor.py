@@ -138,11 +138,9 @@ class Build:
         return tensor
 
     def _output(self, value: Any) -> Any:
-        """Kept to the end of the run, and with it the memory it is a view of."""
+        """Kept to the end of the run; ggml sees to it that so is the memory it is a view of."""
         output = self.lowering.solid(value)
-        for tensor in (output, output.view_src):
-            if tensor != ffi.NULL:
-                self.base.ggml_set_output(tensor)
+        self.base.ggml_set_output(output)
         self.base.ggml_build_forward_expand(self.graph, output)
         return output
 
