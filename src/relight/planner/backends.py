@@ -18,12 +18,15 @@ def parse(spec: str | None) -> dict[str, str]:
     Raises ConfigError naming what is not known.
     """
     chosen = dict.fromkeys(COMPONENTS, "auto")
-    for entry in filter(None, (spec or "").split(",")):
-        names, _, device = entry.strip().rpartition("=")
+    for entry in filter(str.strip, (spec or "").split(",")):
+        name, equals, device = (part.strip() for part in entry.rpartition("="))
         if not DEVICE.fullmatch(device):
-            raise ConfigError(f"--backend {entry}: devices are vulkan0 (1, ...), cpu, {', '.join(CPU_EXECUTORS)} or auto")
-        if names and names not in GROUPS:
+            raise ConfigError(
+                f"--backend {entry}: devices are vulkan0 (1, ...), cpu, {', '.join(CPU_EXECUTORS)} or auto; "
+                "relight devices lists those of this machine"
+            )
+        if equals and name not in GROUPS:
             raise ConfigError(f"--backend {entry}: components are {', '.join(GROUPS)}")
-        for component in GROUPS[names] if names else COMPONENTS:
+        for component in GROUPS[name] if equals else COMPONENTS:
             chosen[component] = device
     return chosen

@@ -6,7 +6,7 @@ modulation, a quarter of the backbone's weights that is used once a picture, onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from relight.errors import DoesNotFit
@@ -66,24 +66,19 @@ def _fill(
     placed: Placement, wanted: dict[str, str], gpu: str, budget: int, tiles: Sequence[int], measure: Measure
 ) -> Placement:
     device, use = dict(placed.device), dict(placed.use)
-    pinned = [name for name, where in wanted.items() if where == gpu]
-    for name in pinned:
-        if name != "vae":
-            use[name] = measure(name, gpu, tiles[0])
     tile = placed.tile
-    if "vae" in pinned:
-        others = [use[name] for name in pinned if name != "vae"]
-        found = _fitting_tile(others, tiles, budget, lambda t: measure("vae", gpu, t))
-        if found is None:
-            _refuse(gpu, device, use | {"vae": measure("vae", gpu, tiles[-1])}, budget)
-        else:
-            tile, use["vae"] = found
     if wanted["diffusion"] == "auto":
-        use["diffusion"] = measure("diffusion", gpu, tile)
         device["diffusion"] = gpu
-    here = [use[name] for name, where in device.items() if where == gpu]
+    for name, where in device.items():
+        if where == gpu and name != "vae":
+            use[name] = measure(name, gpu, tile)
+    here = [use[name] for name, where in device.items() if where == gpu and name != "vae"]
+    if wanted["vae"] == gpu:
+        found = _fitting_tile(here, tiles, budget, lambda t: measure("vae", gpu, t))
+        tile, use["vae"] = found or (tiles[-1], measure("vae", gpu, tiles[-1]))
+        here.append(use["vae"])
     if peak(here, False) > budget:
-        _refuse(gpu, device, use, budget)
+        raise DoesNotFit(refusal(gpu, {name: use[name] for name, where in device.items() if where == gpu}, budget))
     if wanted["vae"] == "auto":
         found = _fitting_tile(here, tiles, budget, lambda t: measure("vae", gpu, t))
         if found:
@@ -112,17 +107,47 @@ def _fitting_tile(
     return None
 
 
-def _refuse(gpu: str, device: dict[str, str], use: dict[str, MemoryUse], budget: int) -> None:
-    parts = ", ".join(
-        f"{name} {use[name].weights / GIB:.2f} + {use[name].compute / GIB:.2f} GiB"
-        for name, where in device.items()
-        if where == gpu and name in use
+def refusal(gpu: str, here: Mapping[str, MemoryUse], budget: int) -> str:
+    """What is needed on a device by what should go there, what is allowed, and the changes of which each would do."""
+    parts = ", ".join(f"{name} {amount(use.weights)} + {amount(use.compute)}" for name, use in here.items())
+    needed = peak(list(here.values()), False)
+    return (
+        f"{amount(needed)} are needed on {gpu} ({parts}; weights + buffer) and {amount(budget)} are allowed. "
+        f"What would fit: {', or '.join(ways_to_fit(here, budget))}"
     )
-    needed = peak([use[name] for name, where in device.items() if where == gpu and name in use], False)
-    ways = ["a smaller picture", "a smaller quantisation of the diffusion model (Q3_K, Q2_K)", "vae=cpu", "diffusion=cpu"]
-    if device.get("modulation") == gpu:
-        ways.insert(0, "modulation=cpu")
-    raise DoesNotFit(
-        f"{needed / GIB:.2f} GiB are needed on {gpu} ({parts}; weights + buffer) and {budget / GIB:.2f} GiB are allowed. "
-        f"What would fit: {', '.join(ways)}"
-    )
+
+
+def ways_to_fit(here: Mapping[str, MemoryUse], budget: int) -> list[str]:
+    """Each alone makes what stays on the device fit, the last resort last."""
+
+    def fits_without(*names: str) -> bool:
+        return peak([use for name, use in here.items() if name not in names], False) <= budget
+
+    movable = [name for name in ("modulation", "clip_l", "vae", "t5xxl") if name in here]
+    ways = [f"--backend {name}=cpu" for name in movable if fits_without(name)]
+    if not ways and len(movable) > 1 and fits_without(*movable):
+        ways = ["--backend " + ",".join(f"{name}=cpu" for name in movable)]
+    if "diffusion" in here:
+        ways += _ways_for_diffusion(here, budget)
+    if fits_without("diffusion"):
+        ways.append("--backend diffusion=cpu")
+    return ways or ["--backend cpu"]
+
+
+def _ways_for_diffusion(here: Mapping[str, MemoryUse], budget: int) -> list[str]:
+    """A smaller picture has a smaller buffer, nearly in proportion; a smaller quantisation smaller weights."""
+    diffusion = here["diffusion"]
+    others = max((use.compute for name, use in here.items() if name != "diffusion"), default=0)
+    weights = sum(use.weights for use in here.values())
+    ways = []
+    share = 0.9 * (budget - weights) / max(diffusion.compute, 1)
+    if others <= budget - weights and 0.1 <= share < 1:
+        ways.append(f"a picture of at most {share:.0%} of the pixels")
+    room = budget - (peak(list(here.values()), False) - diffusion.weights)
+    if room >= diffusion.weights / 4:
+        ways.append(f"a smaller quantisation, with at most {amount(room)} of diffusion weights")
+    return ways
+
+
+def amount(nbytes: int) -> str:
+    return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB // 10 else f"{nbytes / 2**20:.1f} MiB"

@@ -2,18 +2,30 @@
 
 `RELIGHT_PRETEND=rx580-8g` holds whatever device is present to such a card, so that what runs here fits there.
 Figures: RADV's maxMemoryAllocationSize of 4 GiB - 4 for GFX8; ggml's own names for what a device has not.
+
+Real cards of that age, and pretended ones, get their work in small pieces: drivers reset a device whose submission runs
+for two seconds, and ggml's 100 operations of FLUX at 1024x1024 may run for longer there.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from relight.errors import ConfigError
 
 GIB = 1 << 30
 VARIABLE = "RELIGHT_PRETEND"
+
+SMALL_SUBMISSIONS = {"GGML_VK_MAX_NODES_PER_SUBMIT": "16"}
+GCN = re.compile(
+    r"\b(TAHITI|PITCAIRN|VERDE|BONAIRE|HAWAII|TONGA|ICELAND|FIJI|POLARIS|VEGA|RAVEN|RENOIR"
+    r"|HD ?7\d{3}|R[79] (Fury|Nano|[23]\d0)|RX ?[45]\d0X?\b|WX ?\d100)",
+    re.IGNORECASE,
+)
+"""AMD's GPUs before RDNA, by the chip that RADV names or the product that Windows names."""
 
 LACKING_ON_POLARIS = ("F16", "INTEGER_DOT_PRODUCT", "COOPMAT", "COOPMAT2", "BFLOAT16", "DOT2")
 
@@ -34,10 +46,14 @@ class Profile:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What to set before ggml is loaded."""
+        """What to set before ggml is loaded, where the user has not."""
         disabled = {f"GGML_VK_DISABLE_{feature}": "1" for feature in self.lacking}
         largest = str(self.max_allocation_bytes)
-        return disabled | {"GGML_VK_FORCE_MAX_ALLOCATION_SIZE": largest, "GGML_VK_FORCE_MAX_BUFFER_SIZE": largest}
+        return (
+            disabled
+            | SMALL_SUBMISSIONS
+            | {"GGML_VK_FORCE_MAX_ALLOCATION_SIZE": largest, "GGML_VK_FORCE_MAX_BUFFER_SIZE": largest}
+        )
 
 
 PROFILES = {
@@ -63,3 +79,8 @@ def pretended(environ: Mapping[str, str]) -> Profile | None:
             f"{VARIABLE}={name} is no profile" + (f"; did you mean {near[0]}?" if near else f": {', '.join(PROFILES)}")
         )
     return PROFILES[name]
+
+
+def submission_environment(descriptions: Iterable[str]) -> dict[str, str]:
+    """What to set, where the user has not, before ggml opens one of the devices described."""
+    return dict(SMALL_SUBMISSIONS) if any(GCN.search(description) for description in descriptions) else {}

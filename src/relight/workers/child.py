@@ -17,6 +17,7 @@ import numpy as np
 
 from relight.errors import ConfigError, JobCancelled
 from relight.executors.base import CompileOptions, Executor
+from relight.planner.profiles import submission_environment
 from relight.workers.components import COMPONENTS, T5, ClipL, Component, Diffusion, Modulation, Place, VaeDecoder
 from relight.workers.protocol import Message, receive, send
 
@@ -88,7 +89,10 @@ class Child:
         from relight.executors.ggml.library import load
 
         found = []
-        for device in list_devices():
+        devices = list_devices()
+        for name, value in submission_environment(device.description for device in devices).items():
+            os.environ.setdefault(name, value)
+        for device in devices:
             free, total = device.memory()
             found.append(
                 {

@@ -1,0 +1,56 @@
+"""What `--backend` may say."""
+
+from __future__ import annotations
+
+import pytest
+
+from relight.errors import ConfigError
+from relight.planner.backends import COMPONENTS, parse
+
+
+@pytest.mark.parametrize("spec", [None, "", " ", ",", "auto"])
+def test_nothing_said_leaves_every_component_open(spec: str | None) -> None:
+    assert parse(spec) == dict.fromkeys(COMPONENTS, "auto")
+
+
+def test_one_device_is_for_all() -> None:
+    assert parse("ggml-cpu") == dict.fromkeys(COMPONENTS, "ggml-cpu")
+
+
+def test_components_are_set_one_by_one_and_te_means_both_text_encoders() -> None:
+    found = parse("diffusion=vulkan0, te = cpu ,vae=openvino,")
+    assert found == {
+        "clip_l": "cpu",
+        "t5xxl": "cpu",
+        "modulation": "auto",
+        "diffusion": "vulkan0",
+        "vae": "openvino",
+    }
+
+
+def test_what_comes_later_wins() -> None:
+    found = parse("cpu,diffusion=vulkan1,te=ggml-cpu,clip_l=vulkan1")
+    assert found == {
+        "clip_l": "vulkan1",
+        "t5xxl": "ggml-cpu",
+        "modulation": "cpu",
+        "diffusion": "vulkan1",
+        "vae": "cpu",
+    }
+
+
+@pytest.mark.parametrize(
+    "spec", ["cuda0", "diffusion=", "diffusion=vulkan", "vae=vulkan-1", "vae=cpu;te=cpu", "vae:cpu"]
+)
+def test_an_unknown_device_is_named_with_those_there_are(spec: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(spec)
+    message = str(caught.value)
+    assert spec in message and "vulkan0" in message and "openvino" in message and "relight devices" in message
+
+
+@pytest.mark.parametrize("spec", ["unet=cpu", "=vulkan0", "VAE=cpu", "a=b=cpu"])
+def test_an_unknown_component_is_named_with_those_there_are(spec: str) -> None:
+    with pytest.raises(ConfigError, match=r"components are te, clip_l, t5xxl, modulation, diffusion, vae") as caught:
+        parse(spec)
+    assert spec in str(caught.value)
