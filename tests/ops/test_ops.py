@@ -1,4 +1,10 @@
-"""Every operation on every executor present, against reference.py. Sizes are odd on purpose."""
+"""Every operation on every executor present, against reference.py. Sizes are odd on purpose.
+
+Nearly all the time goes to lavapipe, which compiles each kernel for seconds. A matrix product of two to eight tokens
+is a kernel of its own for each count, 19 s of compiling in F32, 49 s in F16 and 159 s in IQ4_NL, so most cases have
+nine tokens or more (3 to 5 s in every format) and only Q4_K (2 s) has four. Heads are of 64, since flash attention
+takes 7 s to compile for them and 117 s for heads of 128: those are left to the tests of networks.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +27,45 @@ def array(*shape: int) -> np.ndarray:
     return random.standard_normal(shape).astype(np.float32)
 
 
+TOLERANCE = {"ggml-cpu": 1e-5, "vulkan0": 1e-3, "openvino": 1e-5}
+"""Largest difference over the largest value, in float32 throughout. GPUs have shorter sines and exponentials."""
+
+COARSER = {
+    "ggml-cpu": {
+        "gelu_tanh": 1e-3,  # looked up in a table of F16
+        "quick_gelu": 1e-3,
+        "attention by flash": 5e-3,  # sums in F16
+        "linear of a wide range": 1e-3,  # F16 weights make the input F16
+        "conv2d in F16": 1e-3,
+        "rope far out": 3e-4,  # angles in float32 by repeated products
+        "timestep_embedding": 3e-4,
+        "F16": 1e-3,
+        "BF16": 5e-3,
+        "blocks": 1e-2,  # block formats make the input 8 bits
+    },
+    "vulkan0": {
+        "BF16": 5e-3,
+        "blocks": 1e-2,  # as on the CPU where the GPU has integer dot products; lavapipe is exact
+    },
+    "openvino": {},
+}
+"""Where an executor rounds more, by case or format of the weights."""
+
+
 @dataclass
 class Case:
-    """`build` records outputs from named inputs and weights; `atol` where an executor rounds more than most."""
+    """`build` records the output from named inputs and weights, matrices stored in `form`."""
 
     name: str
     build: Callable[..., Tensor]
     inputs: dict[str, np.ndarray]
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     form: str = "F32"
-    rtol: float = 1e-3
     options: CompileOptions = CompileOptions()
 
 
-def unary(op: Callable[[Tensor], Tensor], rtol: float = 1e-3) -> Case:
-    return Case(op.__name__, lambda w, x: op(x), {"x": 3 * array(2, 3, 65)}, rtol=rtol)
+def unary(op: Callable[[Tensor], Tensor]) -> Case:
+    return Case(op.__name__, lambda w, x: op(x), {"x": 3 * array(2, 3, 65)})
 
 
 def affine(size: int) -> dict[str, np.ndarray]:
@@ -67,7 +97,7 @@ def strided_heads(w: Weights, x: Tensor) -> Tensor:
     return ops.attention(ops.rms_norm(q, w["scale"], eps=1e-6), k, v)
 
 
-CAUSAL = np.triu(np.full((9, 9), -np.inf, np.float32), 1)
+CAUSAL = np.triu(np.full((27, 27), -np.inf, np.float32), 1)
 
 CASES = [
     Case("add", lambda w, a, b: a + b, {"a": array(2, 3, 7), "b": array(3, 7)}),
@@ -77,31 +107,30 @@ CASES = [
     Case("mul scalar", lambda w, x: x * -0.3, {"x": array(3, 7)}),
     Case("mul by weight", lambda w, x: x * w["scale"], {"x": array(3, 7)}, {"scale": array(7)}),
     Case("linear", lambda w, x: ops.linear(x, w / "l"), {"x": array(2, 5, 64)}, layer(33, 64)),
-    Case("linear without bias", lambda w, x: ops.linear(x, w / "l", bias=False), {"x": array(5, 64)}, layer(33, 64)),
+    Case("linear without bias", lambda w, x: ops.linear(x, w / "l", bias=False), {"x": array(11, 64)}, layer(33, 64)),
     Case(
         "linear of a wide range",
         lambda w, x: ops.linear(x, w / "l", wide_range=True),
-        {"x": 2e5 * array(5, 64)},
+        {"x": 2e5 * array(11, 64)},
         layer(33, 64),
         "F16",
-        2e-3,
     ),
-    Case("linear with a 1x1 kernel", lambda w, x: ops.linear(x, w / "l"), {"x": array(5, 32)}, layer(7, 32, 1, 1)),
+    Case("linear with a 1x1 kernel", lambda w, x: ops.linear(x, w / "l"), {"x": array(11, 64)}, layer(33, 64, 1, 1)),
     Case(
         "linear on a narrowed input",
         lambda w, x: ops.linear(x.narrow(1, 3, 64), w / "l"),
-        {"x": array(5, 96)},
+        {"x": array(11, 96)},
         layer(9, 64),
     ),
-    Case("linear by rows", lambda w, x: ops.linear(x, (w / "l").rows(5, 21)), {"x": array(5, 64)}, layer(33, 64)),
+    Case("linear by rows", lambda w, x: ops.linear(x, (w / "l").rows(5, 21)), {"x": array(11, 64)}, layer(33, 64)),
     Case(
         "linear by rows in another order",
         lambda w, x: ops.linear(x, (w / "l").rows(np.arange(32).reshape(2, 8, 2).transpose(0, 2, 1).reshape(-1))),
-        {"x": array(5, 64)},
+        {"x": array(11, 64)},
         layer(33, 64),
     ),
     Case(
-        "linear by columns", lambda w, x: ops.linear(x, (w / "l").columns(32, 96)), {"x": array(5, 64)}, layer(33, 96)
+        "linear by columns", lambda w, x: ops.linear(x, (w / "l").columns(32, 96)), {"x": array(11, 64)}, layer(33, 96)
     ),
     Case(
         "embedding",
@@ -135,17 +164,17 @@ CASES = [
         {"x": 2 + array(2, 12, 5, 7)},
         affine(12),
     ),
-    Case("attention", attend, qkv(9, 9, 2, 40)),
-    Case("attention with longer keys", attend, qkv(5, 17, 3, 64)),
-    Case("attention in chunks", attend, qkv(37, 33, 3, 64), options=CHUNKED),
-    Case("attention by flash", attend, qkv(37, 33, 3, 128), options=FLASH, rtol=2e-3),
+    Case("attention", attend, qkv(9, 9, 2, 64)),
+    Case("attention with longer keys", attend, qkv(9, 17, 3, 64)),
+    Case("attention in chunks", attend, qkv(36, 33, 3, 64), options=CHUNKED),
+    Case("attention by flash", attend, qkv(37, 33, 3, 64), options=FLASH),
     Case("attention of one wide head", attend, qkv(9, 9, 1, 320)),
-    Case("attention with a causal mask", attend, qkv(9, 9, 2, 64) | {"bias": CAUSAL}),
+    Case("attention with a causal mask", attend, qkv(27, 27, 2, 64) | {"bias": CAUSAL}),
     Case(
         "attention with a causal mask in chunks",
         attend,
-        qkv(9, 9, 2, 64) | {"bias": CAUSAL},
-        options=CompileOptions(attention="chunked", scores_bytes=300),
+        qkv(27, 27, 2, 64) | {"bias": CAUSAL},
+        options=CompileOptions(attention="chunked", scores_bytes=2000),
     ),
     Case("attention with a bias for each head", attend, qkv(9, 9, 2, 64) | {"bias": array(2, 9, 9)}),
     Case("attention on parts of one tensor", strided_heads, {"x": array(1, 11, 384)}, {"scale": array(64)}),
@@ -169,7 +198,7 @@ CASES = [
         "conv2d by im2col",
         lambda w, x: ops.conv2d(x, w / "l", padding=1, stride=2),
         {"x": array(2, 5, 9, 7)},
-        layer(8, 5, 3, 3),
+        layer(12, 5, 3, 3),
         options=IM2COL,
     ),
     Case(
@@ -178,20 +207,22 @@ CASES = [
         {"x": array(1, 5, 9, 7)},
         layer(8, 5, 3, 3),
         "F16",
-        3e-3,
     ),
     Case("upsample_nearest", lambda w, x: ops.upsample_nearest(x), {"x": array(1, 3, 4, 5)}),
     Case("pad", lambda w, x: ops.pad(x, bottom=1, right=2), {"x": array(1, 3, 4, 5)}),
 ]
 
 
-def run_case(executor: Executor, case: Case) -> np.ndarray:
-    source = ArraySource(case.weights, case.form)
-    nodes = {
-        name: input_tensor(name, value.shape, "i32" if value.dtype == np.int32 else "f32")
+def recorded_graph(case: Case) -> Graph:
+    nodes = [
+        input_tensor(name, value.shape, "i32" if value.dtype == np.int32 else "f32")
         for name, value in case.inputs.items()
-    }
-    graph = Graph({"y": case.build(Weights(source), *nodes.values())})
+    ]
+    return Graph({"y": case.build(Weights(ArraySource(case.weights, case.form)), *nodes)})
+
+
+def run_case(executor: Executor, case: Case) -> np.ndarray:
+    source, graph = ArraySource(case.weights, case.form), recorded_graph(case)
     weights = executor.load((graph,), source)
     program = executor.compile(graph, weights, replace(case.options, precision="f32"))
     try:
@@ -208,32 +239,65 @@ def worst(result: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(result - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-@pytest.mark.parametrize("name", [name for name in EXECUTORS if name != "reference"])
-def test_op_equals_the_reference(name: str, case: Case) -> None:
+def check(name: str, case: Case, kind: str) -> None:
     executor = EXECUTORS[name]()
     expected = run_case(ReferenceExecutor(), case)
-    assert worst(run_case(executor, case), expected) < case.rtol
+    assert worst(run_case(executor, case), expected) < COARSER[name].get(kind, TOLERANCE[name])
 
 
-# Quantised weights are the same bytes for both sides; ggml's CPU code rounds the activations to 8 bits.
+TESTED = [name for name in EXECUTORS if name != "reference"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+@pytest.mark.parametrize("name", TESTED)
+def test_op_equals_the_reference(name: str, case: Case) -> None:
+    check(name, case, case.name)
+
+
 FORMATS = ["F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_K", "Q4_0", "Q3_K", "Q2_K", "IQ4_NL", "IQ4_XS"]
+WIDE, WIDER = layer(33, 512), layer(33, 1024)
+TOKENS = array(11, 512)
+
+
+def kind_of(form: str) -> str:
+    return form if form in ("F16", "BF16") else "blocks"
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("name", [name for name in EXECUTORS if name != "reference"])
+@pytest.mark.parametrize("name", TESTED)
 def test_linear_in_every_format(name: str, form: str) -> None:
-    case = Case(form, lambda w, x: ops.linear(x, w / "l"), {"x": array(5, 512)}, layer(33, 512), form)
-    expected = run_case(ReferenceExecutor(), case)
-    assert worst(run_case(EXECUTORS[name](), case), expected) < (1e-2 if form != "BF16" else 5e-3)
+    """The same bytes for both sides."""
+    case = Case(form, lambda w, x: ops.linear(x, w / "l"), {"x": TOKENS}, WIDE, form)
+    check(name, case, kind_of(form))
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("name", TESTED)
+def test_linear_of_a_few_tokens(name: str, tokens: int) -> None:
+    """A kernel of its own on GPUs, and what modulation runs on."""
+    case = Case("few", lambda w, x: ops.linear(x, w / "l"), {"x": TOKENS[:tokens]}, WIDE, "Q4_K")
+    check(name, case, "blocks")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", TESTED)
+def test_embedding_in_every_format(name: str, form: str) -> None:
+    """Rows are decoded, not multiplied: no executor rounds."""
+    case = Case(
+        form, lambda w, ids: ops.embedding(ids, w["l.weight"]), {"ids": np.array([32, 0, 7], np.int32)}, WIDE, form
+    )
+    check(name, case, "embedding")
 
 
 @pytest.mark.parametrize("form", ["F16", "BF16", "Q8_0", "Q4_K"])
-@pytest.mark.parametrize("name", [name for name in EXECUTORS if name != "reference"])
+@pytest.mark.parametrize("name", TESTED)
 def test_rows_and_columns_of_quantised_matrices(name: str, form: str) -> None:
     def build(w: Weights, x: Tensor) -> Tensor:
         return ops.linear(x, (w / "l").rows(np.arange(32)[::-1].copy()).columns(256, 768))
 
-    case = Case(form, build, {"x": array(5, 512)}, layer(33, 1024), form)
-    expected = run_case(ReferenceExecutor(), case)
-    assert worst(run_case(EXECUTORS[name](), case), expected) < 1e-2
+    check(name, Case(form, build, {"x": TOKENS}, WIDER, form), kind_of(form))
+
+
+def test_every_op_has_a_case() -> None:
+    recorded = {node.op for case in CASES for node in recorded_graph(case).nodes}
+    assert set(ops.OPS) <= recorded
