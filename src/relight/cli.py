@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from relight.errors import ConfigError, RelightError, RequestError
 
 GIB = 1 << 30
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"relight: {message} ({self.prog} --help lists what there is)\n")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: runs one command and exits."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files and prompts that the terminal cannot show
     arguments = parser().parse_args(argv)
     if arguments.debug:
         logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
@@ -34,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         end(1, f"unexpected {type(error).__name__}: {error} (--debug shows where)", arguments)
 
 
-def end(status: int, message: str, arguments: argparse.Namespace) -> None:
+def end(status: int, message: str, arguments: argparse.Namespace) -> NoReturn:
     """One line on stderr and, where JSON was asked for, one object on stdout."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if arguments.debug and sys.exc_info()[1] is not None and status != 130:
         logging.getLogger("relight").exception("failed")
     print("relight: " + " ".join(message.split()), file=sys.stderr)
@@ -46,9 +59,9 @@ def end(status: int, message: str, arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="log everything to stderr, and show tracebacks")
-    top = argparse.ArgumentParser(prog="relight", description="Pictures from FLUX.1 on old 8 GB Vulkan cards.")
+    top = Parser(prog="relight", description="Pictures from FLUX.1 on old 8 GB Vulkan cards.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     add_generate(commands.add_parser("generate", parents=[common], help="make pictures from a prompt"))
     add_demo(commands.add_parser("demo", parents=[common], help="try the whole path on this machine with a tiny model"))
@@ -94,15 +107,26 @@ def add_engine_options(g: Any) -> None:
     g.add_argument(
         "--backend",
         metavar="SPEC",
-        help="where components compute, e.g. diffusion=vulkan0,clip_l=vulkan0,t5xxl=cpu,vae=cpu (te: both text encoders); "
-        "cpu picks the better of ggml-cpu and openvino; default: by what fits",
+        help="where components compute, e.g. diffusion=vulkan0,clip_l=vulkan0,t5xxl=cpu,vae=cpu "
+        "(te: both text encoders); cpu picks the better of ggml-cpu and openvino; default: by what fits",
     )
     g.add_argument("--max-vram", type=float, metavar="GIB", help="most that may be allocated on the GPU")
-    g.add_argument("--vae-tile-size", type=int, metavar="N", help="latent pixels (8 pixels each) of a VAE tile; default: by what fits")
+    g.add_argument(
+        "--vae-tile-size",
+        type=int,
+        metavar="N",
+        help="latent pixels (8 pixels each) of a VAE tile; default: by what fits",
+    )
     g.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
-    g.add_argument("--attention", choices=["auto", "flash", "chunked"], default="auto", help="how ggml computes attention")
-    g.add_argument("--convolution", choices=["auto", "direct", "im2col"], default="auto", help="how ggml computes convolutions")
-    g.add_argument("--precision", choices=["auto", "f32", "bf16", "int8", "int4"], default="auto", help="of OpenVINO's arithmetic")
+    g.add_argument(
+        "--attention", choices=["auto", "flash", "chunked"], default="auto", help="how ggml computes attention"
+    )
+    g.add_argument(
+        "--convolution", choices=["auto", "direct", "im2col"], default="auto", help="how ggml computes convolutions"
+    )
+    g.add_argument(
+        "--precision", choices=["auto", "f32", "bf16", "int8", "int4"], default="auto", help="of OpenVINO's arithmetic"
+    )
 
 
 def add_demo(p: argparse.ArgumentParser) -> None:
@@ -151,12 +175,14 @@ def make(request: Any, files: Any, settings: Any, out: Path, as_json: bool) -> N
     from relight.jobs.pipeline import Pipeline
     from relight.progress import Progress
 
-    paths = output.prepare(out, request.batch)
+    paths = output.prepare(out, request.batch, request.width * request.height)
     with Progress() as progress, Pipeline(files, settings) as pipeline:
         result = pipeline.generate(request, progress.on_event)
     for picture, path in zip(result.pictures, paths, strict=True):
         output.write_png(path, picture, result.report)
-        print(f"{path}: {request.width}x{request.height}, seed {picture.seed}", file=sys.stderr if as_json else sys.stdout)
+        print(
+            f"{path}: {request.width}x{request.height}, seed {picture.seed}", file=sys.stderr if as_json else sys.stdout
+        )
     if as_json:
         print(json.dumps(result.report | {"files": [str(path) for path in paths]}))
     else:
@@ -213,7 +239,9 @@ def devices(a: argparse.Namespace) -> None:
             features = {"largest buffer": f"{device['max_buffer_bytes'] / GIB:.2f} GiB"} | features
             print("           " + ", ".join(f"{name} {value}" for name, value in features.items()))
     if not any(device["type"] == "gpu" for device in found["devices"]):
-        print("No Vulkan GPU: check that the card's driver and libvulkan1 are installed; relight uses the CPU meanwhile.")
+        print(
+            "No Vulkan GPU: check that the card's driver and libvulkan1 are installed; relight uses the CPU meanwhile."
+        )
 
 
 def inspect(a: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ RelightError
 │   └── EngineMismatch       the ggml libraries are not the ones relight was written for
 ├── WorkerError
 │   └── WorkerLost           exit code or signal, last lines of its log
+├── OutputError              a picture cannot be written: path, reason
 └── JobCancelled             not a failure: somebody wanted no more of it
 """
 
@@ -69,6 +70,10 @@ class WorkerError(RelightError):
 
 class WorkerLost(WorkerError):
     """A worker process ended by itself: exit code or signal, likely cause, last lines of its log."""
+
+
+class OutputError(RelightError):
+    """A picture cannot be written where it should be."""
 
 
 class JobCancelled(RelightError):

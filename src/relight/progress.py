@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from types import TracebackType
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -18,16 +19,19 @@ class Progress:
     """Turns events into bars; where stderr is no terminal, into a line when a stage is complete."""
 
     def __init__(self) -> None:
-        self.bars: dict[tuple[str, int], tqdm[None]] = {}
+        self.bars: dict[tuple[str, int], tqdm[NoReturn]] = {}
         self.lock = threading.Lock()
         self.terminal = sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for bar in self.bars.values():
-            bar.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.lock:
+            for bar in self.bars.values():
+                bar.close()
 
     def on_event(self, event: Event) -> None:
         with self.lock:

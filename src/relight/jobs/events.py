@@ -17,7 +17,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Advanced:
-    """`done` of `total` of a stage: bytes of `load ...`, steps of `denoise`, tiles of `decode`. `seconds` of the last."""
+    """`done` of `total` of a stage: bytes of `load ...`, steps of `denoise`, tiles of `decode`; `seconds` of the
+    last one."""
 
     stage: str
     done: int

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from relight.errors import ConfigError
+from relight.errors import ConfigError, WorkerError
 from relight.executors.base import CompileOptions, MemoryUse
 from relight.jobs.request import ModelFiles
 from relight.planner.placement import GIB
@@ -56,11 +56,13 @@ class Fleet:
         self.executors: set[str] = set()
         self.opened: dict[str, str] = {}
         self.gpu: Gpu | None = None
-        self._bf16: bool | None = None
+        self.closed = False
 
     def worker(self, device: str) -> Worker:
         """The worker that owns a device; all CPU executors share one."""
-        name = device if device.startswith("vulkan") else "cpu"
+        name = worker_name(device)
+        if self.closed:
+            raise WorkerError(f"worker {name} was ended with its pipeline")
         if name not in self.workers:
             profile = self.settings.profile
             self.workers[name] = Worker(name, profile.environment if profile else None)
@@ -69,8 +71,24 @@ class Fleet:
 
     def submit[T](self, component: str, task: Callable[[], T]) -> Future[T]:
         """Run a task in the lane of the component's worker, after what was given to it before."""
-        device = self.opened[component]
-        return self.lanes[device if device.startswith("vulkan") else "cpu"].submit(task)
+        return self.lanes[worker_name(self.opened[component])].submit(task)
+
+    def drop_lost(self) -> bool:
+        """Forget workers that ended by themselves and what was open on them, so that it is opened anew; whether any."""
+        lost = {name for name, worker in self.workers.items() if not worker.alive}
+        for name in lost:
+            self.workers.pop(name).close()
+            self.lanes.pop(name).shutdown(wait=False, cancel_futures=True)
+        self.executors = {executor for executor in self.executors if worker_name(executor) not in lost}
+        self.opened = {c: executor for c, executor in self.opened.items() if worker_name(executor) not in lost}
+        if self.gpu and self.gpu.name in lost:
+            self.gpu = None
+        return bool(lost)
+
+    def cancel(self) -> None:
+        """Ask whatever runs to stop at its next step."""
+        for worker in list(self.workers.values()):
+            worker.cancel()
 
     def find_gpu(self, named: set[str], *, needed: bool) -> Gpu | None:
         """The GPU to use: the named one, else the first real one; software devices only by name.
@@ -87,9 +105,9 @@ class Fleet:
         found = next(fitting, None)
         if found is None:
             self.workers.pop(asked or "vulkan0").close()
+            self.lanes.pop(asked or "vulkan0").shutdown(wait=False)
             if asked:
-                there = ", ".join(device["name"] for device in devices)
-                raise ConfigError(f"no device {asked}: this machine has {there} (relight devices says more)")
+                raise ConfigError(no_such_device(asked, [device["name"] for device in devices]))
             return None
         self.gpu = Gpu(found["name"], found["description"], self._allowed(found), int(found["memory_free"]))
         self.open_executor(self.gpu.name, limit_bytes=self.gpu.budget)
@@ -163,8 +181,23 @@ class Fleet:
 
     def close(self, *, at_once: bool = False) -> None:
         """End the workers; `at_once` without waiting for what they do."""
-        for worker in self.workers.values():
-            worker.kill() if at_once else worker.close()
+        self.closed = True
         for lane in self.lanes.values():
             lane.shutdown(wait=False, cancel_futures=True)
+        for worker in self.workers.values():
+            worker.kill() if at_once else worker.close()
         self.workers.clear()
+
+
+def worker_name(device: str) -> str:
+    """All CPU executors share one worker."""
+    return device if device.startswith("vulkan") else "cpu"
+
+
+def no_such_device(asked: str, there: Sequence[str]) -> str:
+    if any(name.startswith("vulkan") for name in there):
+        return f"--backend: no device {asked}; this machine has {', '.join(there)} (relight devices says more)"
+    return (
+        f"--backend: no device {asked}; no Vulkan driver was found, only {', '.join(there)}. Install the card's driver "
+        "and libvulkan1, or leave out --backend"
+    )

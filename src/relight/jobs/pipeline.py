@@ -6,33 +6,34 @@ the CPU encodes the text, and one picture is decoded while the next is denoised.
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from relight.errors import ModelFileError, RelightError
+from relight.errors import RelightError
 from relight.executors.base import MemoryUse
-from relight.graph import Weights
+from relight.jobs.checks import Checked, Tokens
 from relight.jobs.clock import Clock
 from relight.jobs.events import Advanced, Listener, Planned, Warned
 from relight.jobs.fleet import EngineSettings, Fleet
 from relight.jobs.request import GenerateRequest, ModelFiles
-from relight.models import flux
 from relight.models.tiling import tile_candidates
-from relight.models.tokenizers import ClipTokenizer, T5Tokenizer, TokenIds
+from relight.models.tokenizers import TokenIds
 from relight.planner.backends import COMPONENTS, parse
 from relight.planner.placement import GIB, Placement, place
 from relight.sampling import latents as latent_space
 from relight.sampling import noise, sigmas
-from relight.weights.checkpoint import open_component
 
 SCHNELL_STEPS, DEV_STEPS = 4, 20
 SCHNELL_TEXT_TOKENS, DEV_TEXT_TOKENS = 256, 512
 DEV_GUIDANCE = 3.5
+WAIT_S = 0.2
 
 Sizes = dict[str, int]
 
@@ -59,14 +60,14 @@ class Pipeline(AbstractContextManager["Pipeline"]):
     def __init__(self, files: ModelFiles, settings: EngineSettings | None = None) -> None:
         self.settings = settings or EngineSettings()
         self.wanted = parse(self.settings.backend)
-        self.config = check_together(files)
-        t5 = open_component("t5xxl", files.t5xxl)
-        self.t5_tokenizer = T5Tokenizer.find(files.t5xxl[0], t5.metadata, files.t5_tokenizer)
-        self.clip_tokenizer = ClipTokenizer()
+        self.checked = Checked(files)
+        self.config = self.checked.flux
         self.fleet = Fleet(files, self.settings)
         self._placements: dict[tuple[int, ...], Placement] = {}
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.fleet.close(at_once=error is not None)
 
     def generate(self, request: GenerateRequest, tell: Listener = lambda event: None) -> Result:
@@ -75,11 +76,15 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         clock = Clock()
         levels = self._levels(request)
         sizes = self._sizes(request, len(levels) - 1)
+        tokens = self.checked.tokens(request.prompt, sizes["text_tokens"])
+        warn_if_cut(tokens.t5, sizes["text_tokens"], tell)
+        if self.fleet.drop_lost():
+            self._placements.clear()
         with clock.measure("plan"):
             placement = self._place(sizes, request.tile)
         sizes["tile"] = placement.tile
         tell(Planned(placement.device, self._predicted(placement), explain(placement)))
-        run = Run(self, request, sizes, levels, clock, tell)
+        run = Run(self, request, tokens, sizes, levels, clock, tell)
         pictures = run.pictures()
         return Result(pictures, self._report(request, placement, clock, levels))
 
@@ -165,10 +170,18 @@ class Run:
     """One request on its way through the lanes."""
 
     def __init__(
-        self, pipeline: Pipeline, request: GenerateRequest, sizes: Sizes, levels: np.ndarray, clock: Clock, tell: Listener
+        self,
+        pipeline: Pipeline,
+        request: GenerateRequest,
+        tokens: Tokens,
+        sizes: Sizes,
+        levels: np.ndarray,
+        clock: Clock,
+        tell: Listener,
     ) -> None:
         self.pipeline, self.fleet = pipeline, pipeline.fleet
-        self.request, self.sizes, self.levels, self.clock, self.tell = request, sizes, levels, clock, tell
+        self.request, self.tokens, self.sizes, self.levels = request, tokens, sizes, levels
+        self.clock, self.tell = clock, tell
 
     def pictures(self) -> list[Picture]:
         """Tasks are given to the lanes in the order of the stages, so none waits for one behind it in its own lane."""
@@ -180,45 +193,32 @@ class Run:
         modulation = submit("modulation", lambda: self._modulation(pooled.result()))
         loaded = submit("diffusion", lambda: self._load("diffusion"))
         denoised = [
-            submit("diffusion", lambda i=i, seed=seed: self._latents(i, seed, text.result(), modulation.result()))
-            for i, seed in enumerate(seeds)
+            submit("diffusion", partial(self._latents, i, seed, text, modulation)) for i, seed in enumerate(seeds)
         ]
         ready = submit("vae", lambda: self._load("vae"))
-        decoded = [
-            submit("vae", lambda i=i, latents=latents: self._image(i, latents.result()))
-            for i, latents in enumerate(denoised)
-        ]
-        tasks: list[Future[Any]] = [pooled, text, modulation, loaded, *denoised, ready, *decoded]
+        decoded = [submit("vae", partial(self._image, i, latents)) for i, latents in enumerate(denoised)]
         try:
-            return [Picture(image.result(), seed) for image, seed in zip(decoded, seeds, strict=True)]
-        except RelightError:
-            for task in tasks:
-                task.cancel()
+            all_done([pooled, text, modulation, loaded, *denoised, ready, *decoded])
+        except BaseException:
+            self.fleet.cancel()
             raise
+        return [Picture(image.result(), seed) for image, seed in zip(decoded, seeds, strict=True)]
 
     def _load(self, component: str) -> None:
         with self.clock.measure("load", component):
             self.fleet.call(component, "load", self.sizes, on_event=self._advanced())
 
     def _pooled(self) -> np.ndarray:
-        tokens = self.pipeline.clip_tokenizer.encode(self.request.prompt)
+        tokens = self.tokens.clip
         self._load("clip_l")
         with self.clock.measure("encode", "clip_l"):
             answer = self.fleet.call("clip_l", "clip_l", self.sizes, {"ids": tokens.ids}, eos=int(tokens.eos))
         return answer.arrays["pooled"]
 
     def _text(self) -> np.ndarray:
-        tokens = self.pipeline.t5_tokenizer.encode(self.request.prompt, self.sizes["text_tokens"])
-        self._warn_if_cut(tokens)
         self._load("t5xxl")
         with self.clock.measure("encode", "t5xxl"):
-            return self.fleet.call("t5xxl", "t5xxl", self.sizes, {"ids": tokens.ids}).arrays["text"]
-
-    def _warn_if_cut(self, tokens: TokenIds) -> None:
-        """CLIP sees 77 tokens and gives one pooled vector, T5 carries the prompt: only what T5 loses is worth a word."""
-        if tokens.cut:
-            limit = self.sizes["text_tokens"] - 1
-            self.tell(Warned(f"the prompt has {tokens.count} tokens, {limit} fit; left out: {tokens.cut!r}"))
+            return self.fleet.call("t5xxl", "t5xxl", self.sizes, {"ids": self.tokens.t5.ids}).arrays["text"]
 
     def _modulation(self, pooled: np.ndarray) -> np.ndarray:
         self._load("modulation")
@@ -228,16 +228,17 @@ class Run:
             answer = self.fleet.call("modulation", "modulation", self.sizes, arrays, guidance=guidance)
         return answer.arrays["modulation"]
 
-    def _latents(self, index: int, seed: int, text: np.ndarray, modulation: np.ndarray) -> np.ndarray:
+    def _latents(self, index: int, seed: int, text: Future[np.ndarray], modulation: Future[np.ndarray]) -> np.ndarray:
         """Noise by seed -> latents [C h w] as the VAE takes them."""
         shape = latent_space.latent_shape(self.request.width, self.request.height)
         start = latent_space.start(noise.rng(self.request.rng, seed).normal(shape), float(self.levels[0]))
+        arrays = {"latents": latent_space.pack(start), "text": text.result(), "modulation": modulation.result()}
         with self.clock.measure("denoise"):
             answer = self.fleet.call(
                 "diffusion",
                 "denoise",
                 self.sizes,
-                {"latents": latent_space.pack(start), "text": text, "modulation": modulation},
+                arrays,
                 self._advanced(index, self.clock.steps_of(index)),
                 sigmas=[float(level) for level in self.levels],
                 sampler=self.request.sampler,
@@ -250,9 +251,10 @@ class Run:
             )
         return latent_space.to_vae(latent_space.unpack(tokens, *shape[1:]))
 
-    def _image(self, index: int, latents: np.ndarray) -> np.ndarray:
+    def _image(self, index: int, latents: Future[np.ndarray]) -> np.ndarray:
+        arrays = {"latents": latents.result()}
         with self.clock.measure("decode"):
-            answer = self.fleet.call("vae", "decode", self.sizes, {"latents": latents}, self._advanced(index))
+            answer = self.fleet.call("vae", "decode", self.sizes, arrays, self._advanced(index))
         return answer.arrays["image"]
 
     def _advanced(self, picture: int = 0, seconds: list[float] | None = None) -> Any:
@@ -264,23 +266,27 @@ class Run:
         return on_event
 
 
-def check_together(files: ModelFiles) -> flux.FluxConfig:
-    """Open every file and compare sizes that must agree. Raises ModelFileError before anything is loaded."""
-    config = flux.FluxConfig.from_weights(Weights(open_component("diffusion", files.diffusion)))
-    t5 = open_component("t5xxl", files.t5xxl).shape("shared.weight")[1]
-    clip = open_component("clip_l", files.clip_l).shape("text_model.embeddings.token_embedding.weight")[1]
-    vae = open_component("vae", files.vae).shape("decoder.conv_in.weight")[1]
-    wants = (
-        (files.t5xxl, "a T5", t5, config.text_dim),
-        (files.clip_l, "a CLIP-L", clip, config.pooled_dim),
-        (files.vae, "a VAE", vae * latent_space.PATCH**2, config.in_channels),
-    )
-    for paths, what, width, wanted in wants:
-        if width != wanted:
-            raise ModelFileError(
-                f"{paths[0].name} is {what} of width {width}; {files.diffusion[0].name} was made for {wanted}"
-            )
-    return config
+def all_done(tasks: Sequence[Future[Any]]) -> None:
+    """Wait for tasks given in the order in which they need one another; raise the first failure as soon as it is there,
+    with those that have not begun cancelled."""
+    pending: set[Future[Any]] = set(tasks)
+    try:
+        while pending:
+            # In short waits: on Windows, Ctrl-C does not end a long one.
+            done, pending = wait(pending, WAIT_S, return_when=FIRST_EXCEPTION)
+            for task in tasks:
+                if task in done:
+                    task.result()
+    except BaseException:
+        for task in pending:
+            task.cancel()
+        raise
+
+
+def warn_if_cut(tokens: TokenIds, length: int, tell: Listener) -> None:
+    """CLIP sees 77 tokens and gives one pooled vector, T5 carries the prompt: only what T5 loses is worth a word."""
+    if tokens.cut:
+        tell(Warned(f"the prompt has {tokens.count} tokens, {length - 1} fit; left out: {tokens.cut!r}"))
 
 
 def explain(placement: Placement) -> str:

@@ -61,7 +61,9 @@ class GenerateRequest:
         if self.sigmas is not None:
             sigmas.given(self.sigmas)
         elif self.schedule not in sigmas.SCHEDULES:
-            raise RequestError(f"schedule: {self.schedule!r} is not one of {', '.join(sigmas.SCHEDULES)}; or give sigmas")
+            raise RequestError(
+                f"schedule: {self.schedule!r} is not one of {', '.join(sigmas.SCHEDULES)}; or give sigmas"
+            )
         if self.steps is not None and not 1 <= self.steps <= MAX_STEPS:
             raise RequestError(f"steps {self.steps}: 1 to {MAX_STEPS}")
         if not 1 <= self.batch <= MAX_BATCH:
