@@ -6,8 +6,9 @@
         --relight-backend cpu --stages t5xxl decode
 
 Files with random weights are made in --folder, or found there. Each side keeps its model in a process of its own. The
-first round is cold (loading, pipelines, caches); ratios are medians of the others. Prompts change from round to round,
-so that nobody can keep a text encoding. stable-diffusion.cpp has no memory limit unless one is given, which favours it.
+first round is cold (loading, pipelines, caches); ratios are of the others' medians and least values. Prompts change
+from round to round, so that nobody can keep a text encoding. stable-diffusion.cpp has no memory limit unless one is
+given, which favours it.
 On a machine that does other work too, set OMP_WAIT_POLICY=passive: threads that spin at barriers ruin its CPU times.
 """
 
@@ -20,7 +21,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -153,21 +154,27 @@ def compare(a: argparse.Namespace, sides: Mapping[str, Side], memory: machine.Vi
             if name != "relight":
                 decibels = psnr(a.folder / "relight.png", a.folder / f"{name}.png")
                 tell(kind="same", sides=["relight", name], size=size, round=i, psnr_db=decibels)
-    medians = {name: {stage: median(pictures, stage) for stage in a.stages} for name, pictures in warm.items()}
-    ratios = {
-        name: {stage: round(medians["relight"][stage] / seconds, 3) for stage, seconds in stages.items() if seconds}
-        for name, stages in medians.items()
-        if name != "relight"
+    for name, of in (("median", statistics.median), ("fastest", min)):
+        seconds = {side: {stage: over(of, pictures, stage) for stage in a.stages} for side, pictures in warm.items()}
+        tell(kind="summary", of=name, size=size, seconds=seconds, relight_to=ratios(seconds))
+
+
+def over(of: Callable[[list[float]], float], pictures: list[Values], stage: str) -> float:
+    return round(of([float(seconds.get(stage, 0.0)) for seconds in pictures]), 4)
+
+
+def ratios(seconds: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """relight's seconds over each other side's, by stage."""
+    ours = seconds["relight"]
+    others = {name: stages for name, stages in seconds.items() if name != "relight"}
+    return {
+        name: {stage: round(ours[stage] / theirs, 3) for stage, theirs in stages.items() if theirs}
+        for name, stages in others.items()
     }
-    tell(kind="summary", size=size, seconds=medians, relight_to=ratios)
 
 
 def with_step(seconds: Values) -> Values:
     return seconds | {"step": statistics.median(seconds["steps"])}
-
-
-def median(pictures: list[Values], stage: str) -> float:
-    return round(float(statistics.median(seconds.get(stage, 0.0) for seconds in pictures)), 4)
 
 
 def psnr(a: Path, b: Path) -> float | None:

@@ -17,13 +17,12 @@ TEXT_DONE = re.compile(r"computing condition graph completed")
 COMPUTE_BUFFER = re.compile(r"(\w+) compute buffer size:\s*([\d.]+) MB\s*\((\w+)\)")
 PARAMS_BUFFER = re.compile(r"prepared params backend buffers \(\s*([\d.]+) MB, .*?(RAM|VRAM)\) on (\S+)")
 TOTAL_PARAMS = re.compile(r"total params memory size = ([\d.]+)MB \(VRAM ([\d.]+)MB, RAM ([\d.]+)MB\)")
-DEVICE = re.compile(r"ggml_vulkan: \d+ = (.*)")
 
 MIB = 1 << 20
 
 
 class PictureLog:
-    """Fed with every line and progress call between the start and the end of one picture.
+    """Fed with every line and progress call between the start and the end of one picture (or of opening the files).
 
     Seconds of T5 run from the end of CLIP to the end of the conditioning, less what loading took in between.
     """
@@ -32,7 +31,7 @@ class PictureLog:
         self.seconds: dict[str, Any] = {"load": 0.0, "steps": []}
         self.compute_bytes: dict[str, int] = {}
         self.params_bytes: dict[str, int] = {}
-        self.device = ""
+        self.planned_bytes: dict[str, int] = {}
         self._stage = "encode"
         self._loading = False
         self._text_started = 0.0
@@ -65,9 +64,7 @@ class PictureLog:
         if match := PARAMS_BUFFER.search(line):
             self.params_bytes[match[3]] = self.params_bytes.get(match[3], 0) + int(float(match[1]) * MIB)
         if match := TOTAL_PARAMS.search(line):
-            self.params_bytes |= {"VRAM in all": int(float(match[2]) * MIB), "RAM in all": int(float(match[3]) * MIB)}
-        if match := DEVICE.search(line):
-            self.device = match[1]
+            self.planned_bytes = {"vram": int(float(match[2]) * MIB), "ram": int(float(match[3]) * MIB)}
 
     def on_progress(self, step: int) -> None:
         """Called before the first sampling step (0) and after each, and for tensors loaded and tiles decoded."""

@@ -74,7 +74,8 @@ class StableDiffusionCpp:
 
 def start(settings: Values) -> tuple[Values, Any]:
     side = StableDiffusionCpp(settings)
-    return {"devices": [list(device) for device in side.sd.list_devices()]}, side.picture
+    devices = [list(device) for device in side.sd.list_devices()]
+    return {"devices": devices, "params_bytes": side.log.planned_bytes}, side.picture
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from PIL import Image
 from side import Side
 
 LEAST_PSNR_DB = 40.0
-"""Sums in another order and F16 tables differ in the last bit of a pixel or two: 52 dB and more were measured."""
+"""52 dB and more were measured, with bfloat16 too: the last bit of some pixels, by the order of sums and F16 tables."""
 
 SIGMAS = [1.0, 0.75, 0.5, 0.25, 0.0]
 SCENE = "A lighthouse keeper walks along the shore at dusk while gulls circle overhead and waves break on the rocks, "
@@ -30,9 +30,9 @@ class Wanted(NamedTuple):
 
 CASES = {
     "short, square": Wanted("a cat", 96, 96),
-    "empty": Wanted("", 96, 96, seed=7),
+    "empty": Wanted("", 96, 96),
     "not ASCII, odd multiples of 16": Wanted("Ein süßer Käfer über dem café, naïve façade", 112, 80, seed=2**32 + 5),
-    "beyond CLIP's 77 tokens, wide": Wanted(SCENE * 6, 176, 64),
+    "beyond CLIP's 77 tokens, wide": Wanted(SCENE * 6, 176, 64, seed=7),
 }
 
 
@@ -63,7 +63,6 @@ def test_picture_equals_that_of_stable_diffusion_cpp(
     assert psnr(ours, theirs) >= LEAST_PSNR_DB
 
 
-def test_another_prompt_gives_another_picture(references: dict[str, np.ndarray], sdcpp: Side, tmp_path: Path) -> None:
+def test_another_prompt_gives_another_picture(references: dict[str, np.ndarray]) -> None:
     """What the comparison can tell apart: the weights are random, yet prompts matter."""
-    other = picture(sdcpp, CASES["short, square"]._replace(prompt="a dog"), tmp_path)
-    assert psnr(other, references["short, square"]) < LEAST_PSNR_DB - 10
+    assert psnr(references["empty"], references["short, square"]) < LEAST_PSNR_DB - 10
