@@ -52,6 +52,7 @@ def flux_files(folder: Path, sizes: FluxSizes, diffusion_format: str = "Q4_K", v
     if made_with.exists() and made_with.read_text() == settings:
         return files
     folder.mkdir(parents=True, exist_ok=True)
+    made_with.unlink(missing_ok=True)
     with ThreadPoolExecutor(4) as pool:
         writing = [
             pool.submit(write_city96, files.diffusion, flux_shapes(sizes), diffusion_format),
