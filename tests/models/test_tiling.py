@@ -35,7 +35,7 @@ def test_tiles_of_one_shape_cover_the_picture_and_overlap(height: int, width: in
 
 def test_tiles_are_no_larger_than_their_number_needs() -> None:
     plan = tile_plan(128, 128, 64)
-    assert (len(plan), plan[0].height) == (9, 54)  # 3 * 54 - 2 * 16 = 130, and not 3 * 64
+    assert (len(plan), plan[0].height) == (9, 56)  # 3 * 54 - 2 * 16 = 130 would do, and 56 is the next multiple of 8
 
 
 def test_a_tile_no_larger_than_its_overlap_is_refused() -> None:
@@ -46,7 +46,7 @@ def test_a_tile_no_larger_than_its_overlap_is_refused() -> None:
 
 
 def test_candidates_fall_from_the_whole_picture_to_small_tiles() -> None:
-    assert tile_candidates(128, 96) == [128, 72, 54, 44, 39, 35, 32]
+    assert tile_candidates(128, 96) == [128, 72, 56, 48, 40, 32]
     assert tile_candidates(16, 24) == [24]
     areas = [plan[0].height * plan[0].width for plan in (tile_plan(128, 96, size) for size in tile_candidates(128, 96))]
     assert areas == sorted(areas, reverse=True)
@@ -72,9 +72,9 @@ def test_a_single_tile_is_left_as_it_is() -> None:
 
 def test_a_decoder_that_looks_only_near_is_tiled_without_seams() -> None:
     """Its tiles are wrong within 3 latent pixels of their edges, where blending gives them little weight."""
-    z = latents(70, 50)
+    z = latents(80, 48)
     whole = blurred(z)
-    errors = [relative_error(decode_tiled(z, tile_plan(70, 50, 40, o), blurred), whole) for o in (0, 8, OVERLAP)]
+    errors = [relative_error(decode_tiled(z, tile_plan(80, 48, 40, o), blurred), whole) for o in (0, 8, OVERLAP)]
     assert errors[0] > 0.1
     assert errors[1] < errors[0] / 5
     assert errors[2] < errors[0] / 50

@@ -207,6 +207,8 @@ class Run:
     def _load(self, component: str) -> None:
         with self.clock.measure("load", component):
             self.fleet.call(component, "load", self.sizes, on_event=self._advanced())
+        with self.clock.measure("compile", component):
+            self.fleet.call(component, "compile", self.sizes)
 
     def _pooled(self) -> np.ndarray:
         tokens = self.tokens.clip

@@ -7,6 +7,7 @@ the tile: larger tiles help more than more overlap.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import numpy as np
 SCALE = 8
 OVERLAP = 16  # about what the decoder's 3x3 convolutions look around: they reach 17 pixels
 SMALLEST_TILE = 2 * OVERLAP
+GRAIN = 8
+"""Tiles are multiples of this where they can be: convolution kernels for whole blocks of pixels are many times faster
+than those that look at each edge (measured: tiles of 54 took eight times as long as tiles of 56)."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,10 @@ def tile_candidates(height: int, width: int) -> list[int]:
     """Tile sizes worth trying for `tile_plan`, largest first: the whole picture, then two tiles along its longer side,
     three, and so on down to 32 latent pixels."""
     longest = max(height, width)
-    sizes = [longest]
-    while (size := even_length(longest, len(sizes) + 1, OVERLAP)) >= SMALLEST_TILE:
-        sizes.append(size)
-    return sizes
+    counts = range(2, longest)
+    even = (grained(even_length(longest, count, OVERLAP)) for count in counts)
+    smaller = itertools.takewhile(lambda size: size >= SMALLEST_TILE, even)
+    return list(dict.fromkeys([longest, *(size for size in smaller if size < longest)]))
 
 
 def decode_tiled(
@@ -108,7 +112,9 @@ def spans(size: int, tile: int, overlap: int) -> list[Span]:
     if size <= tile:
         return [Span(0, size, 0, 0)]
     count = math.ceil((size - overlap) / (tile - overlap))
-    length = even_length(size, count, overlap)
+    length = grained(even_length(size, count, overlap))
+    if length > tile:
+        length = even_length(size, count, overlap)
     starts = [round(i * (size - length) / (count - 1)) for i in range(count)]
     shared = [0, *(before + length - after for before, after in zip(starts, starts[1:], strict=False)), 0]
     return [Span(start, length, shared[i], shared[i + 1]) for i, start in enumerate(starts)]
@@ -117,6 +123,10 @@ def spans(size: int, tile: int, overlap: int) -> list[Span]:
 def even_length(size: int, count: int, overlap: int) -> int:
     """Length of `count` spans that cover `size` with neighbours sharing `overlap`."""
     return math.ceil((size + (count - 1) * overlap) / count)
+
+
+def grained(length: int) -> int:
+    return math.ceil(length / GRAIN) * GRAIN
 
 
 def ramp(length: int) -> np.ndarray:

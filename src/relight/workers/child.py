@@ -136,11 +136,14 @@ class Child:
         return {"weights": memory.weights, "compute": memory.compute}, {}
 
     def on_load(self, call: Message) -> Answer:
-        """Load and compile: afterwards a run has nothing left to prepare."""
+        """Bring a component's weights to its device."""
         name = call.values["component"]
-        component = self.components[name]
-        component.load(call.values["sizes"], self.progress(f"load {name}"))
-        component.program(call.values["sizes"])
+        self.components[name].load(call.values["sizes"], self.progress(f"load {name}"))
+        return {}, {}
+
+    def on_compile(self, call: Message) -> Answer:
+        """Compile for these sizes: afterwards a run has nothing left to prepare."""
+        self.components[call.values["component"]].program(call.values["sizes"])
         return {}, {}
 
     def on_close(self, call: Message) -> Answer:

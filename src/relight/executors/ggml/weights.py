@@ -21,7 +21,7 @@ from relight.weights.checkpoint import StoredTensor
 from relight.weights.formats import FORMATS
 
 CPU_ALIGNMENT = 32
-UPLOAD_THREADS = 4
+UPLOAD_THREADS = 8
 
 
 class GgmlWeights:
