@@ -3,7 +3,7 @@
 Nearly all the time goes to lavapipe, which compiles each kernel for seconds. A matrix product of two to eight tokens
 is a kernel of its own for each count, 19 s of compiling in F32, 49 s in F16 and 159 s in IQ4_NL, so most cases have
 nine tokens or more (3 to 5 s in every format) and only Q4_K (2 s) has four. Heads are of 64, since flash attention
-takes 7 s to compile for them and 117 s for heads of 128: those are left to the tests of networks.
+takes 7 s to compile for them and 117 s for heads of 128: those only a real GPU meets, in the tests of networks.
 """
 
 from __future__ import annotations
