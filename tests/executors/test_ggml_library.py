@@ -106,9 +106,7 @@ def test_the_log_is_kept_to_a_length(bundled: Path) -> None:
     assert lib.version.startswith("0.27.")
 
 
-LINE = (
-    "ggml_vulkan: 0 = AMD Radeon RX 580 (RADV POLARIS10) | uma: 0 | fp16: 0 | warp size: 64 | matrix cores: none"
-)
+LINE = "ggml_vulkan: 0 = AMD Radeon RX 580 (RADV POLARIS10) | uma: 0 | fp16: 0 | warp size: 64 | matrix cores: none"
 
 
 def test_features_are_read_from_the_device_line() -> None:
