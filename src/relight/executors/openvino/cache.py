@@ -33,11 +33,14 @@ class ModelCache:
 
     def find(self, key: str) -> Path | None:
         """The stored model, marked as just used, or None. Names end in the size: a part is not taken for it."""
-        for path in self.folder.glob(f"{key}-*.blob"):
-            if path.stem.rpartition("-")[2] == str(path.stat().st_size):
-                os.utime(path)
-                return path
-            path.unlink(missing_ok=True)
+        try:
+            for path in self.folder.glob(f"{key}-*.blob"):
+                if path.stem.rpartition("-")[2] == str(path.stat().st_size):
+                    os.utime(path)
+                    return path
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("compiled models in %s cannot be read: %s", self.folder, error)
         return None
 
     def store(self, key: str, blob: memoryview) -> None:

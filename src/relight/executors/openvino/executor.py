@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from relight.errors import UnsupportedOp
 from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource
 from relight.executors.openvino import tables
 from relight.executors.openvino.cache import ModelCache, default_folder
-from relight.executors.openvino.device import core, cpu_has_bf16, description, elements, physical_cores, settings
+from relight.executors.openvino.device import core, description, elements, physical_cores, settings
 from relight.executors.openvino.forms import Precision, Use, uses
 from relight.executors.openvino.lowering import OPS
 from relight.executors.openvino.memory import check_room, measure
@@ -30,7 +31,7 @@ from relight.weights.formats import FORMATS
 
 log = logging.getLogger("relight.executors.openvino")
 
-SEGMENT_BYTES = 512 << 20
+SEGMENT_BYTES = 256 << 20
 SMALLER: tuple[Precision, ...] = ("bf16", "int8", "int4")
 
 
@@ -38,7 +39,7 @@ class OpenvinoExecutor:
     """Not for use by two threads at once.
 
     `cache_dir` holds compiled models that have constants (networks with convolutions). `segment_bytes` bounds the
-    weights of one compiled model, and with them what compiling takes for a moment.
+    weights of one compiled model, and with them what compiling takes for a moment and unpacking at each run.
     """
 
     name = "openvino"
@@ -53,12 +54,12 @@ class OpenvinoExecutor:
     def why_not(self, node: Tensor) -> str | None:
         if node.op == "weight":
             return None if node.dtype in FORMATS else f"weights in {node.dtype} cannot be read"
-        if node.op in tables.TABLE_OPS:
+        if node.op in ("rope", "timestep_embedding"):
             return tables.why_not(node)
         return None if node.op in OPS or node.op == "input" else f"{node.op} has no counterpart in OpenVINO"
 
     def measure(self, graph: Graph, options: CompileOptions) -> MemoryUse:
-        return measure(graph, elements(graph, options), self.segment_bytes)
+        return measure(graph, self._segments(graph, options), elements(graph, options))
 
     def load(
         self, graphs: tuple[Graph, ...], source: WeightSource, progress: Progress | None = None
@@ -68,22 +69,29 @@ class OpenvinoExecutor:
 
     def compile(self, graph: Graph, weights: OpenvinoWeights, options: CompileOptions) -> OpenvinoProgram:
         self._check_ops(graph)
-        chosen, memory = elements(graph, options), self.measure(graph, options)
-        check_room(memory, weights.nbytes, self._alternatives(graph, options))
-        found = {(node.serial, number): use for node, number, use in uses(graph, options.precision)}
-        segments = cut(graph, _node_bytes(found), self.segment_bytes)
+        models = self._segments(graph, options)
+        memory = measure(graph, models, elements(graph, options))
+        check_room(memory, weights.private_nbytes, lambda: self._alternatives(graph, options))
         requests: dict[str, Any] = {}
+        blobs: list[np.ndarray] = []
         steps = []
-        for model in (SegmentModel(segment, found, chosen) for segment in segments):
+        for model in models:
             signature = model.signature
             if signature not in requests:
-                requests[signature] = self._compiled(model, weights).create_infer_request()
+                requests[signature] = self._compiled(model, weights, blobs).create_infer_request()
             steps.append(Step(requests[signature], model, weight_tensors(model, weights)))
-        held = [weights.arrays[use.key] for use in found.values() if use.key in weights.arrays]
-        return OpenvinoProgram(graph, memory, steps, held)
+        uses_held = {use.key for model in models for use in model.weights} & weights.arrays.keys()
+        held = blobs + [array for key in uses_held for array in weights.arrays[key]]
+        return OpenvinoProgram(graph, memory, steps, dict(weights.stored), held)
 
     def close(self) -> None:
         pass
+
+    def _segments(self, graph: Graph, options: CompileOptions) -> list[SegmentModel]:
+        chosen = elements(graph, options)
+        found = {(node.serial, number): use for node, number, use in uses(graph, options.precision)}
+        segments = cut(graph, _node_bytes(found), self.segment_bytes)
+        return [SegmentModel(segment, found, chosen) for segment in segments]
 
     def _check_ops(self, graph: Graph) -> None:
         for node in graph.nodes:
@@ -94,14 +102,18 @@ class OpenvinoExecutor:
                 raise UnsupportedOp(f"openvino gives results only, and output {name} is the weight {node.name}")
 
     def _alternatives(self, graph: Graph, options: CompileOptions) -> dict[str, MemoryUse]:
-        able = [precision for precision in SMALLER if precision != "bf16" or cpu_has_bf16()]
-        return {precision: self.measure(graph, replace(options, precision=precision)) for precision in able}
+        """What the graph would take in each precision that this CPU has."""
+        needs: dict[str, MemoryUse] = {}
+        for precision in SMALLER:
+            with suppress(UnsupportedOp):
+                needs[precision] = self.measure(graph, replace(options, precision=precision))
+        return needs
 
-    def _compiled(self, model: SegmentModel, weights: OpenvinoWeights) -> Any:
+    def _compiled(self, model: SegmentModel, weights: OpenvinoWeights, blobs: list[np.ndarray]) -> Any:
         """From the cache where the model has constants and was compiled before. Others compile as fast as they load."""
         start = time.perf_counter()
         key = self._cache_key(model, weights)
-        compiled = None if key is None else self._import(key)
+        compiled = None if key is None else self._import(key, blobs)
         if compiled is None:
             compiled = core().compile_model(model.build(weights), "CPU", settings(self.threads))
             if key is not None:
@@ -123,22 +135,26 @@ class OpenvinoExecutor:
         whole = repr((model.signature, sorted(set(files)), description(), self.threads))
         return hashlib.sha256(whole.encode()).hexdigest()
 
-    def _import(self, key: str) -> Any:
+    def _import(self, key: str, blobs: list[np.ndarray]) -> Any:
+        """The constants of an imported model stay in its file: the blob is mapped, and must be held while it lives."""
         path = self.cache.find(key)
         if path is None:
             return None
         blob = np.memmap(path, np.uint8, "c")
         try:
-            return core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", settings(self.threads))
+            compiled = core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", settings(self.threads))
         except RuntimeError as error:
             log.warning("compiled model %s is of no use, compiling again: %s", path, error)
             self.cache.discard(path)
             return None
+        blobs.append(blob)
+        return compiled
 
 
 def _node_bytes(found: Mapping[tuple[int, int], Use]) -> dict[int, int]:
-    """Bytes of each node's weights, by serial."""
+    """Bytes of each node's fed weights by serial; packed ones as if of two bytes, as they are unpacked."""
     sizes: dict[int, int] = {}
     for (serial, _), use in found.items():
-        sizes[serial] = sizes.get(serial, 0) + use.nbytes
+        if use.role != "constant":
+            sizes[serial] = sizes.get(serial, 0) + max(use.nbytes, 2 * use.leaf.size)
     return sizes

@@ -15,23 +15,33 @@ from typing import Literal
 import numpy as np
 
 from relight.executors.leaves import leaf_nbytes, leaf_pieces
+from relight.executors.openvino import tables
 from relight.graph import Graph, Tensor
 from relight.weights.checkpoint import StoredTensor
 from relight.weights.quants import read_float32
 
-Role = Literal["matrix", "lookup", "constant", "value"]
-"""What an operation does with a weight: multiplies by it, looks rows up in it, has it compiled in, or adds it."""
+Role = Literal["matrix", "constant", "value"]
+"""What an operation does with a weight: multiplies by it, has it compiled in, or adds it and the like."""
 
 Form = Literal["F32", "F16", "BF16", "int8", "int4"]
 Precision = Literal["f32", "bf16", "int8", "int4", "auto"]
 
 PLAIN: tuple[Form, ...] = ("F32", "F16", "BF16")
 GROUP = 32
-CHUNK_ELEMENTS = 1 << 20
+CHUNK_ELEMENTS = 1 << 18  # a chunk and its copies stay in the cache: half the time of larger ones
+
+NUMPY: dict[str, type[np.generic]] = {
+    "f32": np.float32,
+    "f16": np.float16,
+    "bf16": np.uint16,
+    "i8": np.int8,
+    "u8": np.uint8,
+}
+ELEMENT_BYTES = {"i32": 4} | {element: np.dtype(kind).itemsize for element, kind in NUMPY.items()}
+"""Of the elements that arrays have, by OpenVINO's names; BF16 is held as uint16."""
 
 ROLES: dict[tuple[str, int], Role] = {
     ("linear", 1): "matrix",
-    ("embedding", 1): "lookup",
     ("conv2d", 1): "constant",
     ("conv2d", 2): "constant",
     ("group_norm", 1): "constant",
@@ -64,10 +74,11 @@ class Use:
 
 
 def uses(graph: Graph, precision: Precision) -> Iterator[tuple[Tensor, int, Use]]:
-    """Every (node, input number, use of a weight) of a graph."""
+    """Every (node, input number, use of a weight) of a graph, but for tables that are read on the host."""
     for node in graph.nodes:
+        on_host = tables.replaced_inputs(node)
         for number, source in enumerate(node.inputs):
-            if source.op == "weight":
+            if source.op == "weight" and number not in on_host:
                 role = ROLES.get((node.op, number), "value")
                 yield node, number, Use(source, role, form_of(source, role, precision))
 
@@ -93,7 +104,6 @@ def pack(use: Use, stored: StoredTensor, threads: int) -> list[np.ndarray]:
     [rows 2 groups/2 1] for int4, whose bytes hold a column of the left half of a row low, of the right half high.
 
     A plain form that the file has is a view of the memory map where the rows lie together, and nothing is copied.
-    BF16 is given as uint16.
     """
     if use.form in PLAIN and use.form == stored.format and stored.scale == 1.0:
         pieces = list(leaf_pieces(use.leaf, stored, 1 << 62))
@@ -102,15 +112,6 @@ def pack(use: Use, stored: StoredTensor, threads: int) -> list[np.ndarray]:
     if len(use.leaf.shape) < 2:
         return [read_float32(stored, _rows(use.leaf))]
     return _packed(use, stored, threads)
-
-
-NUMPY: dict[str, type[np.generic]] = {
-    "f32": np.float32,
-    "f16": np.float16,
-    "bf16": np.uint16,
-    "i8": np.int8,
-    "u8": np.uint8,
-}
 
 
 def _packed(use: Use, stored: StoredTensor, threads: int) -> list[np.ndarray]:

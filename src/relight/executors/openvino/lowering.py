@@ -73,11 +73,6 @@ class Matrix:
         shape = (self.rows, self.columns // (2 * GROUP), 1)
         return [convert(reshape(half, shape), ov.Type.f32) for half in both]
 
-    def looked_up(self, ids: Node, count: int, element: ov.Type) -> Node:
-        """Rows by number [count columns]: looked up first and unpacked after."""
-        parts = tuple(op.gather(part, ids, constant(0, ov.Type.i32)) for part in self.parts)
-        return Matrix(self.form, parts, count, self.columns).unpacked(element)
-
 
 def constant(value: float | Sequence[int] | np.ndarray, element: ov.Type = ov.Type.f32) -> Node:
     if element == ov.Type.bf16:
@@ -114,10 +109,11 @@ def linear(e: Elements, t: Tensor, x: Node, weight: Matrix, bias: Node | None = 
     return y if bias is None else op.add(y, bias)
 
 
-def embedding(e: Elements, t: Tensor, ids: Node, table: Matrix | Node) -> Node:
-    if isinstance(table, Matrix):
-        return table.looked_up(ids, t.shape[0], e.values)
-    return op.gather(table, ids, constant(0, ov.Type.i32))
+def embedding(e: Elements, t: Tensor, *inputs: Node) -> Node:
+    """From the rows, looked up on the host; or from numbers and a computed table."""
+    if len(inputs) == 1:
+        return convert(inputs[0], e.values)
+    return op.gather(inputs[1], inputs[0], constant(0, ov.Type.i32))
 
 
 def layer_norm(e: Elements, t: Tensor, x: Node, *affine: Node) -> Node:
@@ -133,7 +129,9 @@ def rms_norm(e: Elements, t: Tensor, x: Node, scale: Node) -> Node:
 
 
 def group_norm(e: Elements, t: Tensor, x: Node, weight: Node, bias: Node) -> Node:
-    return op.group_normalization(x, weight, bias, t.attrs["groups"], t.attrs["eps"])
+    # In F32: OpenVINO has none in bfloat16 unless it chooses the types itself. The conversions are fused.
+    x, weight, bias = (convert(value, ov.Type.f32) for value in (x, weight, bias))
+    return convert(op.group_normalization(x, weight, bias, t.attrs["groups"], t.attrs["eps"]), e.values)
 
 
 def attention(e: Elements, t: Tensor, q: Node, k: Node, v: Node, bias: Node | None = None) -> Node:
@@ -243,4 +241,4 @@ OPS: dict[str, Callable[..., Node]] = {
     "upsample_nearest": upsample_nearest,
     "pad": pad,
 }
-"""`rope` and `timestep_embedding` take, in place of positions and times, the tables that `tables.py` makes."""
+"""`rope`, `timestep_embedding` and `embedding` take the tables of `tables.py` in place of what those are made from."""

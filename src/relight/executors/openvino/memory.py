@@ -2,61 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
 import psutil
 
 from relight.errors import OutOfDeviceMemory
 from relight.executors.base import MemoryUse
-from relight.executors.openvino.forms import PLAIN, Use, uses
+from relight.executors.openvino.forms import ELEMENT_BYTES, PLAIN, Use
 from relight.executors.openvino.lowering import Elements, chunk_bytes
-from relight.executors.openvino.segments import LEAVES
+from relight.executors.openvino.model import SegmentModel
 from relight.graph import Graph, Tensor
 
 
-def measure(graph: Graph, e: Elements, segment_bytes: int) -> MemoryUse:
+def measure(graph: Graph, models: Sequence[SegmentModel], e: Elements) -> MemoryUse:
     """Views of the memory map count as weights: they are read at every run and should stay in memory.
 
-    Compiling touches the inputs of one segment, weights included, and gives them back before the first run ends.
+    Compiling touches memory for all inputs of a model, weights included, and the first run gives it back; after that
+    each model keeps its own scratch. Models of equal structure are one.
     """
-    found = list(uses(graph, e.options.precision))
-    weights = {use.key: _held(use, e) for _, _, use in found}
-    scratch: dict[int, int] = {}
-    for node, _, use in found:
-        scratch[node.serial] = scratch.get(node.serial, 0) + _unpacked(use, e)
-    fed = sum({use.key: use.nbytes for _, _, use in found if use.role != "constant"}.values())
-    return MemoryUse(sum(weights.values()), max(_peak(graph, e, scratch), min(fed, segment_bytes)))
+    weights = {use.key: _held(use) for model in models for use in model.weights}
+    distinct = {model.signature: model for model in models}.values()
+    compiling = sum(prod(feed.shape) * ELEMENT_BYTES[feed.element] for model in distinct for feed in model.feeds)
+    running = sum(_peak(graph, model, e) for model in distinct)
+    return MemoryUse(sum(weights.values()), max(compiling, running))
 
 
-def _held(use: Use, e: Elements) -> int:
-    """Constants are held twice: as given, and in the layout that the compiled model wants."""
-    return use.nbytes + (e.products.size * use.leaf.size if use.role == "constant" else 0)
+def _held(use: Use) -> int:
+    """Of constants OpenVINO makes one copy more in float32, in its own layout, or two in bfloat16."""
+    return use.nbytes + (4 * use.leaf.size if use.role == "constant" else 0)
 
 
-def _unpacked(use: Use, e: Elements) -> int:
-    """A matrix in the type that it is multiplied in, while it is; int4 is put together from two halves."""
-    if use.role != "matrix" or (use.form in PLAIN and use.form.lower() == e.products.get_type_name()):
-        return 0
-    return int(e.products.size) * use.leaf.size * (2 if use.form == "int4" else 1)
-
-
-def _peak(graph: Graph, e: Elements, scratch: dict[int, int]) -> int:
-    """The most bytes that live values and the scratch of one node take together."""
+def _peak(graph: Graph, model: SegmentModel, e: Elements) -> int:
+    """The most bytes that live values of a segment and the scratch of one node take together."""
     ends: dict[int, int] = {}
-    alive = peak = sum(4 * node.size for node in graph.inputs.values())
-    for node in graph.nodes:
-        if node.op in LEAVES:
-            continue
+    fed = sum(prod(feed.shape) * ELEMENT_BYTES[feed.element] for feed in model.feeds if feed.kind != "weight")
+    alive = peak = fed + sum(_unpacked(use, e) for use in model.weights if use.form not in PLAIN)
+    for node in model.segment.nodes:
         size = int(e.values.size) * node.size
         alive += size
-        peak = max(peak, alive + scratch.get(node.serial, 0) + _working(node, e))
+        peak = max(peak, alive + _scratch(node, model, e))
         last = graph.last_use.get(node.serial, node.serial)
         ends[last] = ends.get(last, 0) + size
         alive -= ends.pop(node.serial, 0)
-    return peak
+    return peak + sum(4 * node.size for node in model.segment.gives)
 
 
-def _working(node: Tensor, e: Elements) -> int:
-    """Copies in another layout: of a convolution's input, and of what attention reads and writes."""
+def _scratch(node: Tensor, model: SegmentModel, e: Elements) -> int:
+    """Matrices in another type, inputs of convolutions in blocks of channels, what attention reads and writes."""
     match node.op:
+        case "linear":
+            use = model.uses[node.serial, 1]
+            return _unpacked(use, e) if use.form in PLAIN else 0
         case "conv2d":
             return int(e.values.size) * node.inputs[0].size
         case "attention":
@@ -65,12 +62,25 @@ def _working(node: Tensor, e: Elements) -> int:
             return 0
 
 
-def check_room(need: MemoryUse, held: int, instead: dict[str, MemoryUse]) -> None:
-    """Raise OutOfDeviceMemory unless what is needed beyond `held` is free. `instead`: the needs of other precisions."""
+def _unpacked(use: Use, e: Elements) -> int:
+    """A matrix in the type that it is multiplied in; half as much again for int4, put together from two halves.
+
+    OpenVINO unpacks about all of a segment's int8 and int4 matrices before it multiplies by them, others when needed.
+    """
+    if use.form.lower() == e.products.get_type_name():
+        return 0
+    return int(e.products.size) * use.leaf.size * (3 if use.form == "int4" else 2) // 2
+
+
+def check_room(need: MemoryUse, held: int, alternatives: Callable[[], Mapping[str, MemoryUse]]) -> None:
+    """Raise OutOfDeviceMemory unless what is needed beyond `held` is free. `alternatives`: needs by precision.
+
+    The page cache counts as free, and so do the views of the file that are in it.
+    """
     free = psutil.virtual_memory().available + held
     if need.total <= free:
         return
-    fitting = [f"{name} would take {_gib(use.total)}" for name, use in instead.items() if use.total <= free]
+    fitting = [f"{name} would take {_gib(use.total)}" for name, use in alternatives().items() if use.total <= free]
     way_out = f"precision {' and '.join(fitting)}" if fitting else "no precision fits: run this component elsewhere"
     raise OutOfDeviceMemory(
         f"openvino needs {_gib(need.total)} of memory ({_gib(need.weights)} of weights, {_gib(need.compute)} to "

@@ -37,7 +37,7 @@ class Feed:
             case Use() as use:
                 return "weight", *use.key
             case node if self.kind == "table":
-                return "table", *tables.table_key(node)
+                return "table", *tables.key(node)
             case node:
                 return self.kind, node.serial
 
@@ -65,19 +65,34 @@ class SegmentModel:
         places: dict[tuple[object, ...], int] = {}
         for node in self.segment.nodes:
             self.arguments.append([])
+            on_host = tables.replaced_inputs(node)
             for number, source in enumerate(node.inputs):
                 use = self.uses.get((node.serial, number))
-                if source.serial in nodes and not tables.makes_table(node, number):
+                if number in on_host:
+                    if number > on_host[0]:
+                        continue
+                    argument = self._argument(_table_feeds(node), places)
+                elif source.serial in nodes:
                     argument = Argument("node", nodes[source.serial])
                 elif use is not None and use.role == "constant":
                     argument = Argument("constant", len(self.constants))
                     self.constants.append(use)
                 else:
-                    feeds = _feeds(node, number, source, use)
-                    place = places.setdefault(feeds[0].key, len(self.feeds))
-                    self.feeds.extend(feeds[: 0 if place < len(self.feeds) else None])
-                    argument = Argument(_kind(feeds[0]), place, len(feeds))
+                    argument = self._argument(_feeds(source, use), places)
                 self.arguments[-1].append(argument)
+
+    def _argument(self, feeds: list[Feed], places: dict[tuple[object, ...], int]) -> Argument:
+        """Equal keys are fed once."""
+        place = places.setdefault(feeds[0].key, len(self.feeds))
+        if place == len(self.feeds):
+            self.feeds.extend(feeds)
+        return Argument(_kind(feeds[0]), place, len(feeds))
+
+    @property
+    def weights(self) -> list[Use]:
+        """All of them, fed and constant, each once."""
+        fed = [feed.source for feed in self.feeds if isinstance(feed.source, Use)]
+        return list({use.key: use for use in (*fed, *self.constants)}.values())
 
     @property
     def gives(self) -> list[int]:
@@ -129,18 +144,20 @@ class SegmentModel:
         return x if x.get_element_type() == ov.Type.i32 else convert(x, self.elements.values)
 
 
-def _feeds(node: Tensor, number: int, source: Tensor, use: Use | None) -> list[Feed]:
+def _table_feeds(node: Tensor) -> list[Feed]:
+    return [Feed("table", node, part, "f32", shape) for part, shape in enumerate(tables.shapes(node))]
+
+
+def _feeds(source: Tensor, use: Use | None) -> list[Feed]:
     if use is not None:
         return [Feed("weight", use, part, *form) for part, form in enumerate(layout(use))]
-    if tables.makes_table(node, number):
-        return [Feed("table", node, part, "f32", shape) for part, shape in enumerate(tables.shapes(node))]
     return [Feed("input" if source.op == "input" else "value", source, 0, source.dtype, source.shape)]
 
 
 def _kind(feed: Feed) -> Literal["plain", "matrix", "table"]:
     if feed.kind == "table":
         return "table"
-    return "matrix" if isinstance(feed.source, Use) and feed.source.role in ("matrix", "lookup") else "plain"
+    return "matrix" if isinstance(feed.source, Use) and feed.source.role == "matrix" else "plain"
 
 
 def _leaving(y: Node) -> Node:

@@ -17,7 +17,7 @@ from relight.executors.openvino.weights import OpenvinoWeights
 from relight.graph import Graph, Tensor
 
 Values = dict[tuple[object, ...], tuple[np.ndarray, ...]]
-"""Arrays by the keys of feeds: one, or the parts of a table."""
+"""Arrays by the keys of feeds: one, or the parts of a table. Tensors look into them and do not keep them alive."""
 
 
 @dataclass
@@ -34,11 +34,15 @@ class OpenvinoProgram:
     graph: Graph
     memory: MemoryUse
     steps: list[Step]
-    held: list[list[np.ndarray]]  # what the tensors of the steps, and constants of the models, look into
+    stored: tables.StoredLeaves  # tables to look rows up in
+    held: list[np.ndarray]  # what the tensors of the steps, and constants of the models, look into
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         given = check_inputs(self.graph, inputs)
-        values: Values = {("input", node.serial): (given[name],) for name, node in self.graph.inputs.items()}
+        values: Values = {
+            ("input", node.serial): (np.require(given[name], requirements="W"),)
+            for name, node in self.graph.inputs.items()
+        }
         for step in self.steps:
             for number, feed in enumerate(step.model.feeds):
                 if number in step.weights:
@@ -46,8 +50,8 @@ class OpenvinoProgram:
                     continue
                 if feed.kind == "table" and feed.key not in values:
                     assert isinstance(feed.source, Tensor)
-                    values[feed.key] = tables.make(feed.source, given)
-                step.request.set_input_tensor(number, _tensor(values[feed.key][feed.part]))
+                    values[feed.key] = tables.make(feed.source, given, self.stored)
+                step.request.set_input_tensor(number, ov.Tensor(values[feed.key][feed.part], True))
             step.request.infer()
             for number, node in enumerate(step.model.segment.gives):
                 values["value", node.serial] = (step.request.get_output_tensor(number).data.copy(),)
@@ -63,11 +67,6 @@ class OpenvinoProgram:
     def close(self) -> None:
         self.steps.clear()
         self.held.clear()
-
-
-def _tensor(array: np.ndarray) -> ov.Tensor:
-    """A copy, since a tensor that shares memory does not keep it alive."""
-    return ov.Tensor(array, shared_memory=False)
 
 
 def _result(node: Tensor, values: Values) -> np.ndarray:

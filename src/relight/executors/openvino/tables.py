@@ -1,6 +1,8 @@
-"""Angles of rotary and timestep embeddings, made on the host in float64: bfloat16 cannot hold them.
+"""What is computed on the host before a run: angles of rotary and timestep embeddings, and rows of embedding tables.
 
-They depend on inputs of the graph alone, through a few operations at most, which the reference executor carries out.
+Angles are made in float64, since bfloat16 cannot hold them. Rows are read from the memory map as they are asked for, so
+that a table never takes memory. All depend on inputs of the graph alone, through operations that the reference
+executor carries out.
 """
 
 from __future__ import annotations
@@ -11,31 +13,36 @@ import numpy as np
 
 from relight.executors import reference
 from relight.graph import Tensor
+from relight.weights.checkpoint import StoredTensor
+from relight.weights.quants import read_float32
 
-TABLE_OPS = {"rope": 1, "timestep_embedding": 0}
-"""Operations that take a table, and which of their inputs it is made from."""
+StoredLeaves = Mapping[object, tuple[Tensor, StoredTensor]]
+"""Leaves by key."""
 
-TableKey = tuple[object, ...]
-
-
-def makes_table(t: Tensor, number: int) -> bool:
-    """Whether a table takes the place of this input."""
-    return TABLE_OPS.get(t.op) == number
+REPLACED: dict[str, tuple[int, ...]] = {"rope": (1,), "timestep_embedding": (0,), "embedding": (0, 1)}
+"""By operation, the inputs that a table takes the place of; the first of them is what it is computed from."""
 
 
-def table_key(t: Tensor) -> TableKey:
+def replaced_inputs(t: Tensor) -> tuple[int, ...]:
+    """Numbers of the inputs of this operation that one table replaces; none where it is computed in the graph."""
+    if t.op == "embedding" and (t.inputs[1].op != "weight" or why_not(t)):
+        return ()
+    return REPLACED.get(t.op, ())
+
+
+def key(t: Tensor) -> tuple[object, ...]:
     """Equal for operations that share their table."""
-    source = t.inputs[TABLE_OPS[t.op]]
-    return t.op, source.serial, *sorted(t.attrs.items())
+    source, *others = (t.inputs[number] for number in REPLACED[t.op])
+    return t.op, source.serial, *sorted(t.attrs.items()), *(other.attrs["key"] for other in others)
 
 
 def why_not(t: Tensor) -> str | None:
     """Why the table of this operation cannot be made on the host; None when it can."""
-    pending = [t.inputs[TABLE_OPS[t.op]]]
+    pending = [t.inputs[REPLACED[t.op][0]]]
     while pending:
         node = pending.pop()
-        if node.op == "weight" or node.op in TABLE_OPS:
-            return f"{t.op} must depend on inputs alone, and {node} is among what it is computed from"
+        if node.op == "weight":
+            return f"what it is computed from must depend on inputs alone, and depends on {node.name}"
         pending.extend(node.inputs)
     return None
 
@@ -45,10 +52,24 @@ def shapes(t: Tensor) -> list[tuple[int, ...]]:
     return [(t.shape[1], t.shape[3] // 2)] * 2 if t.op == "rope" else [t.shape]
 
 
-def make(t: Tensor, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """cos and sin [S C/2] of a `rope`, or the whole result [B dim] of a `timestep_embedding`."""
-    source = _evaluate(t.inputs[TABLE_OPS[t.op]], inputs)
-    return reference.rope_tables(t, source) if t.op == "rope" else (reference.timestep_embedding(t, source),)
+def make(t: Tensor, inputs: Mapping[str, np.ndarray], stored: StoredLeaves) -> tuple[np.ndarray, ...]:
+    """cos and sin [S C/2] of a `rope`, or the whole result of the other operations."""
+    source = _evaluate(t.inputs[REPLACED[t.op][0]], inputs)
+    match t.op:
+        case "rope":
+            return reference.rope_tables(t, source)
+        case "timestep_embedding":
+            return (reference.timestep_embedding(t, source),)
+        case _:
+            return (_rows(source, *stored[t.inputs[1].attrs["key"]]),)
+
+
+def _rows(ids: np.ndarray, leaf: Tensor, stored: StoredTensor) -> np.ndarray:
+    """Each row that occurs is read once."""
+    rows, columns = leaf.attrs["rows"], leaf.attrs["columns"]
+    wanted, places = np.unique(ids, return_inverse=True)
+    read = read_float32(stored, wanted if rows is None else rows.index[wanted])
+    return np.ascontiguousarray((read if columns is None else read[:, slice(*columns)])[places])
 
 
 def _evaluate(node: Tensor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

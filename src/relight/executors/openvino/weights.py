@@ -34,6 +34,11 @@ class OpenvinoWeights:
             return sum(array.nbytes for arrays in self.arrays.values() for array in arrays)
         return sum(leaf_nbytes(leaf, stored.format) for leaf, stored in self.stored.values())
 
+    @property
+    def private_nbytes(self) -> int:
+        """Of packed arrays alone, without the views of the map, which are read-only."""
+        return sum(array.nbytes for arrays in self.arrays.values() for array in arrays if array.flags.writeable)
+
     def packed(self, use: Use) -> list[np.ndarray]:
         if use.key not in self.arrays:
             self.arrays[use.key] = pack(use, self.stored[use.leaf.attrs["key"]][1], self.threads)
