@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except RelightError as error:
         end(2 if isinstance(error, (ConfigError, RequestError)) else 1, str(error), arguments)
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        end(1, f"{named}{error.strerror or error} (--debug shows where)", arguments)
     except Exception as error:
         end(1, f"unexpected {type(error).__name__}: {error} (--debug shows where)", arguments)
 
@@ -265,14 +268,14 @@ def model_files(a: argparse.Namespace) -> Any:
     from relight.weights.folder import find_components
 
     named = {name: getattr(a, name) for name in ("diffusion", "clip_l", "t5xxl", "vae")}
-    for name, path in named.items():
-        if path is not None and not path.exists():
+    for name, path in {**named, "t5_tokenizer": a.t5_tokenizer}.items():
+        if path is not None and not os.path.exists(path):
             raise ConfigError(f"--{name.replace('_', '-')} {path}: no such file")
     missing = [name for name, path in named.items() if path is None]
     if missing and a.model is None:
         flags = ", ".join("--" + name.replace("_", "-") for name in missing)
         raise ConfigError(f"name the model's folder with --model DIR, or its files; still missing: {flags}")
-    if a.model is not None and not a.model.is_dir():
+    if a.model is not None and not os.path.isdir(a.model):
         raise ConfigError(f"--model {a.model}: no such folder")
     folder = find_components(a.model) if a.model is not None else None
     chosen = {

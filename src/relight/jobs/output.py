@@ -30,11 +30,11 @@ def prepare(out: Path, count: int, pixels: int) -> list[Path]:
     """
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the name must end in .png")
-    if not out.parent.is_dir():
+    if not os.path.isdir(out.parent):
         raise ConfigError(f"--out {out}: there is no folder {out.parent}; make it, or name another")
     paths = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i}") for i in range(1, count + 1)]
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise ConfigError(f"--out {path}: that is a folder; name a file in it")
     _check_room(out.parent, count * pixels * BYTES_PER_PIXEL)
     with written_beside(out):
@@ -46,7 +46,7 @@ def _check_room(folder: Path, needed: int) -> None:
     disk = shutil.disk_usage(folder)
     if 0 < disk.total and disk.free < needed:
         raise OutputError(
-            f"{folder}: {disk.free / 2**20:.1f} MiB are free, and the pictures may take {needed / 2**20:.1f} MiB; "
+            f"{folder}: {disk.free / 2**20:.2f} MiB are free, and the pictures may take {needed / 2**20:.2f} MiB; "
             "make room, or name another folder with --out"
         )
 

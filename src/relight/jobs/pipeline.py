@@ -34,6 +34,7 @@ SCHNELL_STEPS, DEV_STEPS = 4, 20
 SCHNELL_TEXT_TOKENS, DEV_TEXT_TOKENS = 256, 512
 DEV_GUIDANCE = 3.5
 WAIT_S = 0.2
+CUT_SHOWN = 200
 
 Sizes = dict[str, int]
 
@@ -288,7 +289,8 @@ def all_done(tasks: Sequence[Future[Any]]) -> None:
 def warn_if_cut(tokens: TokenIds, length: int, tell: Listener) -> None:
     """CLIP sees 77 tokens and gives one pooled vector, T5 carries the prompt: only what T5 loses is worth a word."""
     if tokens.cut:
-        tell(Warned(f"the prompt has {tokens.count} tokens, {length - 1} fit; left out: {tokens.cut!r}"))
+        begin = tokens.cut if len(tokens.cut) <= CUT_SHOWN else tokens.cut[:CUT_SHOWN] + " ..."
+        tell(Warned(f"the prompt has {tokens.count} tokens, {length - 1} fit; left out from here on: {begin!r}"))
 
 
 def explain(placement: Placement) -> str:

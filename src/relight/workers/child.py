@@ -20,6 +20,7 @@ from relight.executors.base import CompileOptions, Executor
 from relight.planner.profiles import submission_environment
 from relight.workers.components import COMPONENTS, T5, ClipL, Component, Diffusion, Modulation, Place, VaeDecoder
 from relight.workers.protocol import Message, receive, send
+from relight.workers.ram import available_ram
 
 log = logging.getLogger("relight.workers.child")
 
@@ -101,7 +102,7 @@ class Child:
                     "type": "gpu" if not device.is_software else "software" if device.is_vulkan else "cpu",
                     "memory_total": total,
                     "memory_free": free,
-                    "max_buffer_bytes": device.max_buffer_bytes,
+                    "max_buffer_bytes": device.max_buffer_bytes if device.is_vulkan else None,
                     "alignment": device.alignment,
                     "features": device.features,
                 }
@@ -203,7 +204,8 @@ def make_executor(name: str, threads: int | None, limit_bytes: int | None) -> Ex
         return ReferenceExecutor()
     from relight.executors.ggml import GgmlExecutor
 
-    return GgmlExecutor(name, threads=threads, limit_bytes=limit_bytes)
+    # Linux grants any allocation and ends the process when it is used: RAM has to be counted.
+    return GgmlExecutor(name, threads=threads, limit_bytes=available_ram() if limit_bytes is None else limit_bytes)
 
 
 def used(executor: Executor) -> dict[str, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,18 +82,29 @@ class Component(ABC):
     def load(self, sizes: Sizes, progress: Progress | None = None) -> None:
         """Bring the weights to the device; once."""
         if self.weights is None:
-            self.weights = self.place.executor.load((self.graph(sizes),), self.checkpoint, progress)
+            with self._memory_explained():
+                self.weights = self.place.executor.load((self.graph(sizes),), self.checkpoint, progress)
 
     def program(self, sizes: Sizes) -> Program:
         """The compiled graph for these sizes; compiled now if it is not there yet."""
         self.load(sizes)
 
         def compile_it() -> Program:
-            return self.place.executor.compile(self.graph(sizes), self.weights, self.options)
+            with self._memory_explained():
+                return self.place.executor.compile(self.graph(sizes), self.weights, self.options)
 
         program = self.place.program((self.name, self.shape_key(sizes)), compile_it)
         self.buffer_bytes = program.memory.compute
         return program
+
+    @contextmanager
+    def _memory_explained(self) -> Iterator[None]:
+        """A refusal names the component and what may help."""
+        executor = self.place.executor.name
+        try:
+            yield
+        except OutOfDeviceMemory as error:
+            raise OutOfDeviceMemory(f"{self.name}: {error}; {way_out(self.name, executor)}") from error
 
     def report(self) -> dict[str, Any]:
         return {
@@ -107,6 +119,12 @@ class Component(ABC):
             self.weights.close()
             self.weights = None
         self.checkpoint.close()
+
+
+def way_out(component: str, executor: str) -> str:
+    if executor.startswith("vulkan"):
+        return f"try --backend {component}=cpu, a smaller picture or a smaller quantisation"
+    return "take a smaller file of it (Q8_0, Q4_K) or a smaller picture, or close other programs"
 
 
 class ClipL(Component):
