@@ -32,7 +32,7 @@ class Side:
     def __init__(self, script: str, settings: Values, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.name = script.removesuffix("_side.py")
         self.log = log
-        paths = os.pathsep.join([str(HERE), str(SOURCE)])
+        paths = os.pathsep.join(filter(None, [str(HERE), str(SOURCE), os.environ.get("PYTHONPATH")]))
         env = os.environ | dict(environment or {}) | {"PYTHONPATH": paths}
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from relight.executors.base import CompileOptions, MemoryUse
 from relight.jobs.request import ModelFiles
 from relight.planner.placement import GIB
 from relight.planner.profiles import Profile
+from relight.weights.checkpoint import open_component
 from relight.workers.process import Event, Worker
 from relight.workers.protocol import Message
 
@@ -57,6 +59,7 @@ class Fleet:
         self.opened: dict[str, str] = {}
         self.gpu: Gpu | None = None
         self.closed = False
+        self._text_executor: str | None = None
 
     def worker(self, device: str) -> Worker:
         """The worker that owns a device; all CPU executors share one."""
@@ -129,8 +132,15 @@ class Fleet:
             self.executors.add(executor)
 
     def cpu_executor(self, component: str) -> str:
-        """The better CPU executor for a component: OpenVINO for convolutions; for text ggml, which computes from the
-        mapped file as it is, with nothing to prepare and nothing held twice."""
+        """The better CPU executor for a component: OpenVINO for convolutions, and for T5 where the CPU has bfloat16;
+        ggml for the rest, which is used in place from the mapped file."""
+        if component == "t5xxl":
+            if self._text_executor is None:
+                t5 = open_component("t5xxl", self.files.t5xxl)
+                parameters = sum(math.prod(t5.shape(name)) for name in t5)
+                answer = self.worker("cpu").call("text_executor", {"parameters": parameters})
+                self._text_executor = str(answer.values["executor"])
+            return self._text_executor
         return "openvino" if component == "vae" else "ggml-cpu"
 
     def open(self, component: str, device: str) -> str:
