@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import tiny_flux
+from relight.jobs.request import ModelFiles
+
 DRIVER_FOLDERS = [Path(folder, "vulkan/icd.d") for folder in ("/etc", "/usr/share", "/usr/local/share")]
 
 # Read when ggml is loaded, so set before any test module is imported.
@@ -17,6 +20,12 @@ if any(next(folder.glob("lvp_icd*.json"), None) for folder in DRIVER_FOLDERS):
     # ggml passes over Vulkan devices of type CPU unless one is named: 0 is the GPU where there is one, else lavapipe.
     os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
     os.environ.setdefault("GGML_VK_DISABLE_F16", "1")  # the shaders of the cards relight is for
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    """A whole FLUX.1 of a few megabytes. Not to be changed: copy what is to be broken."""
+    return tiny_flux.write(tmp_path_factory.mktemp("tiny_flux"))
 
 
 def loads(library: str) -> bool:
