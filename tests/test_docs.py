@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parent.parent
 SOURCE = REPOSITORY / "src/relight"
 README = (REPOSITORY / "README.md").read_text()
 
-EVERYTHING = {"graph", "models", "weights", "executors", "sampling", "planner", "workers", "jobs", "cli"}
+EVERYTHING = {"graph", "models", "weights", "executors", "sampling", "planner", "workers", "jobs", "store", "cli"}
 # Beside itself and errors, which everyone may import.
 MAY_IMPORT = {
     "errors": set(),
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "planner": {"graph", "models", "weights", "executors.base", "executors.null"},
     "workers": {"graph", "models", "weights", "executors", "sampling", "planner"},
     "jobs": {"workers", "planner", "sampling", "weights"},
+    "store": {"weights", "executors"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
 }

@@ -14,6 +14,7 @@ RelightError
 ├── WorkerError
 │   └── WorkerLost           exit code or signal, last lines of its log
 ├── OutputError              a picture cannot be written: path, reason
+├── StoreError               files cannot be fetched, verified, kept or converted
 └── JobCancelled             not a failure: somebody wanted no more of it
 """
 
@@ -74,6 +75,10 @@ class WorkerLost(WorkerError):
 
 class OutputError(RelightError):
     """A picture cannot be written where it should be."""
+
+
+class StoreError(RelightError):
+    """Model files cannot be fetched, verified, kept or converted; the message has the way out."""
 
 
 class JobCancelled(RelightError):
