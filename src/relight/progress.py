@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from types import TracebackType
@@ -49,6 +50,7 @@ class Progress:
         key = (event.stage, event.picture)
         if key not in self.bars:
             loading = event.stage.startswith(LOADING)
+            size = shutil.get_terminal_size()  # 80x24 where the terminal does not know: tqdm would show nothing
             self.bars[key] = tqdm(
                 desc=event.stage if event.picture == 0 else f"{event.stage} {event.picture + 1}",
                 total=event.total,
@@ -56,6 +58,8 @@ class Progress:
                 unit_scale=loading,
                 unit_divisor=1024,
                 leave=not loading,
+                ncols=size.columns,
+                nrows=size.lines,
                 file=sys.stderr,
             )
         bar = self.bars[key]

@@ -27,6 +27,7 @@ log = logging.getLogger("relight.workers.child")
 
 BF16_BYTES = 2.5  # a weight, with what a run needs besides
 
+LOAD_REPORTS = 200
 Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
@@ -66,17 +67,17 @@ class Child:
         finally:
             os._exit(0)  # the parent has gone, perhaps amid a message: whatever runs, nobody waits for it
 
-    def progress(self, stage: str) -> Callable[..., None]:
-        """A callback for loading, steps and tiles that tells the parent how far the call is, every half percent at
-        most. Raises JobCancelled when the parent wants no more."""
+    def progress(self, stage: str, reports: int | None = None) -> Callable[..., None]:
+        """A callback that tells the parent how far the call is, `reports` times at most where that is given. It raises
+        JobCancelled when the parent wants no more."""
         last = -1
 
         def report(done: int, total: int, seconds: float = 0.0) -> None:
             nonlocal last
             if self.cancelled == self.current:
                 raise JobCancelled(f"stopped at {done} of {total} ({stage})")
-            if total < 200 or done == total or done * 200 // total != last:
-                last = done * 200 // total
+            if reports is None or done == total or done * reports // total != last:
+                last = done * (reports or 0) // total
                 values = {"stage": stage, "done": done, "total": total, "seconds": seconds}
                 send(self.outgoing, Message("event", self.current, values))
 
@@ -146,7 +147,7 @@ class Child:
     def on_load(self, call: Message) -> Answer:
         """Bring a component's weights to its device."""
         name = call.values["component"]
-        self.components[name].load(call.values["sizes"], self.progress(f"load {name}"))
+        self.components[name].load(call.values["sizes"], self.progress(f"load {name}", LOAD_REPORTS))
         return {}, {}
 
     def on_compile(self, call: Message) -> Answer:
