@@ -34,7 +34,8 @@ class Transfer:
     pause: Callable[[float], bool] | None = None
 
     def wait(self, seconds: float) -> None:
-        if (self.pause or self.stop.wait)(seconds):
+        pause = self.stop.wait if self.pause is None else self.pause
+        if pause(seconds):
             raise JobCancelled("stopped")
 
     def check(self, count: int = 0) -> None:

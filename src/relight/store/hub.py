@@ -26,7 +26,6 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 from relight.errors import StoreError
 from relight.store.recipes import RemoteFile
 
-CHUNK_BYTES = 1 << 20
 LIBRARY = "relight"
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 TOKEN_WAY = "make a token at {hub}/settings/tokens and run `hf auth login`, or set HF_TOKEN"
@@ -77,7 +76,10 @@ def stream(described: Described, offset: int) -> Iterator[tuple[int, Iterator[by
         stated = response.headers.get("Content-Range", f"bytes {begins}-")
         if not stated.startswith(f"bytes {begins}-"):
             raise Interrupted(f"the server sent {stated} where bytes from {begins} were asked for")
-        yield begins, response.iter_bytes(CHUNK_BYTES)
+        yield (
+            begins,
+            response.iter_bytes(),
+        )  # as they come: what a larger piece had gathered would be lost with the connection
 
 
 def _hub() -> str:

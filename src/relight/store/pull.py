@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from relight.errors import JobCancelled, StoreError
+from relight.errors import StoreError
 from relight.store import hub
 from relight.store.display import Display, amount
 from relight.store.download import Transfer, digest, download, fetched_before, is_right, patiently
@@ -120,23 +120,21 @@ class Pull:
         return KeptFile(r.role, r.repository, r.path, described.commit, described.size, hashed, kept_by)
 
     def _at_once[A, T](self, task: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
-        """Run a few at a time. The first error, or Ctrl-C, stops the others."""
-        with ThreadPoolExecutor(AT_ONCE, "pull") as pool:
+        """Run a few at a time. The first error, or Ctrl-C, stops the others, and nobody waits for a silent server."""
+        pool = ThreadPoolExecutor(AT_ONCE, "pull")
+        try:
             futures = [pool.submit(task, each) for each in arguments]
-            try:
-                pending: set[Future[T]] = set(futures)
-                while pending and not any(f.done() and f.exception() for f in futures):
-                    _, pending = wait(pending, LOOK_EVERY_S, FIRST_EXCEPTION)
-            except KeyboardInterrupt:
-                self.stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            errors = [error for f in futures if f.done() and (error := f.exception())]
-            if errors:
-                self.stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise next((error for error in errors if not isinstance(error, JobCancelled)), errors[0])
-            return [f.result() for f in futures]
+            pending: set[Future[T]] = set(futures)
+            while pending:
+                done, pending = wait(pending, LOOK_EVERY_S, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            return [future.result() for future in futures]
+        except BaseException:
+            self.stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def check_room(directory: Path, wanted: int) -> None:
