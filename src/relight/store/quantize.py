@@ -22,6 +22,7 @@ from relight.store.rules import FILE_TYPES, Rule, choose
 from relight.weights.checkpoint import Stored, StoredTensor, gather, place_names, take
 from relight.weights.container import Container, open_container
 from relight.weights.formats import FORMATS, nbytes
+from relight.weights.gguf import Strings
 from relight.weights.mapped import MappedFile
 from relight.weights.quants import row_bytes, to_float32
 from relight.weights.recognise import Found, recognise
@@ -147,11 +148,16 @@ def _items(found: Sequence[Found], stored: Mapping[str, Stored]) -> list[Item]:
 
 def _metadata(found: Sequence[Found], containers: Sequence[Container]) -> dict[str, Any]:
     stated = {key: value for container in containers for key, value in container.metadata.items()}
-    kept = {key: value for key, value in stated.items() if key.startswith(KEPT_METADATA)}
+    kept = {key: _plain(value) for key, value in stated.items() if key.startswith(KEPT_METADATA)}
     first = next((each for each in found if each.kind in ("diffusion", "unet")), found[0] if found else None)
     known = (SD_ARCHITECTURES.get(first.family) or ARCHITECTURES.get(first.kind)) if first else None
     architecture = known or stated.get("general.architecture") or "unknown"
     return {"general.architecture": architecture, "general.quantization_version": np.uint32(2)} | kept
+
+
+def _plain(value: Any) -> Any:
+    """A metadata value as the writer takes it: lists of strings are read lazily."""
+    return list(value) if isinstance(value, Strings) else value
 
 
 @dataclass
