@@ -156,21 +156,46 @@ def _fused(e: Elements, t: Tensor, q: Node, k: Node, v: Node, bias: Node | None)
 
 
 def _chunked(e: Elements, t: Tensor, q: Node, k: Node, v: Node, bias: Node | None) -> Node:
-    """Some queries at a time. The softmax is spelled out: with its own, OpenVINO fuses the kernel avoided here."""
-    queries, rows = t.shape[1], _chunk_rows(e, t)
+    """Some queries at a time, in a loop, so that the scores of one chunk alone are in memory; the rest after it."""
     q = op.multiply(q, constant(t.attrs["scale"], e.products))
-    last = constant([-1], ov.Type.i64)
+    queries, rows = t.shape[1], _chunk_rows(e, t)
+    looped = queries - queries % rows
+    sliced = [q] if bias is None else [q, convert(bias, e.products)]
     parts = []
-    for start in range(0, queries, rows):
-        count = min(rows, queries - start)
-        scores = convert(op.matmul(narrow(q, 2, start, count), k, False, True), ov.Type.f32)
-        if bias is not None:
-            scores = op.add(scores, convert(narrow(bias, 2, start, count), ov.Type.f32))
-        powers = op.exp(op.subtract(scores, op.reduce_max(scores, last, True)))
-        sums = op.reduce_sum(powers, last, True)
-        y = op.matmul(convert(powers, e.products), v, False, False)
-        parts.append(op.divide(convert(y, ov.Type.f32), sums))
+    if looped > rows:
+        parts.append(_loop(e, rows, [narrow(x, 2, 0, looped) for x in sliced], (k, v)))
+    for start in range(0 if looped <= rows else looped, queries, rows):
+        some = [narrow(x, 2, start, min(rows, queries - start)) for x in sliced]
+        parts.append(_attend(e, k, v, *some))
     return parts[0] if len(parts) == 1 else op.concat(parts, 2)
+
+
+def _loop(e: Elements, rows: int, sliced: Sequence[Node], whole: Sequence[Node]) -> Node:
+    """`_attend` for runs of `rows` queries of the sliced inputs."""
+    shapes = [list(x.output(0).get_shape()) for x in (*sliced, *whole)]
+    for shape in shapes[: len(sliced)]:
+        shape[2] = rows
+    parameters = [op.parameter(shape, e.products) for shape in shapes]
+    some, (k, v) = parameters[: len(sliced)], parameters[len(sliced) :]
+    result = op.result(_attend(e, k, v, *some))
+    loop = op.tensor_iterator()
+    loop.set_body(ov.Model([result], parameters, "chunk"))
+    for parameter, x in zip(some, sliced, strict=True):
+        loop.set_sliced_input(parameter, x.output(0), 0, rows, rows, -1, 2)
+    for parameter, x in zip((k, v), whole, strict=True):
+        loop.set_invariant_input(parameter, x.output(0))
+    return loop.get_concatenated_slices(result.output(0), 0, rows, rows, -1, 2)
+
+
+def _attend(e: Elements, k: Node, v: Node, q: Node, bias: Node | None = None) -> Node:
+    """The softmax is spelled out: with its own, OpenVINO fuses the kernel that chunks avoid. q is scaled already."""
+    last = constant([-1], ov.Type.i64)
+    scores = convert(op.matmul(q, k, False, True), ov.Type.f32)
+    if bias is not None:
+        scores = op.add(scores, convert(bias, ov.Type.f32))
+    powers = op.exp(op.subtract(scores, op.reduce_max(scores, last, True)))
+    y = op.matmul(convert(powers, e.products), v, False, False)
+    return op.divide(convert(y, ov.Type.f32), op.reduce_sum(powers, last, True))
 
 
 def _chunk_rows(e: Elements, t: Tensor) -> int:
