@@ -64,8 +64,7 @@ class Fleet:
     def worker(self, device: str) -> Worker:
         """The worker that owns a device; all CPU executors share one."""
         name = worker_name(device)
-        if self.closed:
-            raise WorkerError(f"worker {name} was ended with its pipeline")
+        self._check_open()
         if name not in self.workers:
             profile = self.settings.profile
             self.workers[name] = Worker(name, profile.environment if profile else None)
@@ -77,7 +76,10 @@ class Fleet:
         return self.lanes[worker_name(self.opened[component])].submit(task)
 
     def drop_lost(self) -> bool:
-        """Forget workers that ended by themselves and what was open on them, so that it is opened anew; whether any."""
+        """Forget workers that ended by themselves and what was open on them, so that it is opened anew; whether any.
+
+        Raises WorkerError when the fleet was closed."""
+        self._check_open()
         lost = {name for name, worker in self.workers.items() if not worker.alive}
         for name in lost:
             self.workers.pop(name).close()
@@ -87,6 +89,10 @@ class Fleet:
         if self.gpu and self.gpu.name in lost:
             self.gpu = None
         return bool(lost)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise WorkerError("the workers were ended with their pipeline; make a new one")
 
     def cancel(self) -> None:
         """Ask whatever runs to stop at its next step."""

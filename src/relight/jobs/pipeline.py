@@ -65,6 +65,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self.config = self.checked.flux
         self.fleet = Fleet(files, self.settings)
         self._placements: dict[tuple[int, ...], Placement] = {}
+        self._unfinished: list[Future[Any]] = []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -79,6 +80,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         sizes = self._sizes(request, len(levels) - 1)
         tokens = self.checked.tokens(request.prompt, sizes["text_tokens"])
         warn_if_cut(tokens.t5, sizes["text_tokens"], tell)
+        wait([task for task in self._unfinished if not task.cancelled()])
         if self.fleet.drop_lost():
             self._placements.clear()
         with clock.measure("plan"):
@@ -86,7 +88,9 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         sizes["tile"] = placement.tile
         tell(Planned(placement.device, self._predicted(placement), explain(placement)))
         run = Run(self, request, tokens, sizes, levels, clock, tell)
+        self._unfinished = run.tasks
         pictures = run.pictures()
+        self._unfinished = []
         return Result(pictures, self._report(request, placement, clock, levels))
 
     def _levels(self, request: GenerateRequest) -> np.ndarray:
@@ -183,6 +187,7 @@ class Run:
         self.pipeline, self.fleet = pipeline, pipeline.fleet
         self.request, self.tokens, self.sizes, self.levels = request, tokens, sizes, levels
         self.clock, self.tell = clock, tell
+        self.tasks: list[Future[Any]] = []
 
     def pictures(self) -> list[Picture]:
         """Tasks are given to the lanes in the order of the stages, so none waits for one behind it in its own lane."""
@@ -198,8 +203,9 @@ class Run:
         ]
         ready = submit("vae", lambda: self._load("vae"))
         decoded = [submit("vae", partial(self._image, i, latents)) for i, latents in enumerate(denoised)]
+        self.tasks += [pooled, text, modulation, loaded, *denoised, ready, *decoded]
         try:
-            all_done([pooled, text, modulation, loaded, *denoised, ready, *decoded])
+            all_done(self.tasks)
         except BaseException:
             self.fleet.cancel()
             raise

@@ -191,7 +191,8 @@ class Child:
         return {}, {"image": component.decode(call.values["sizes"], call.arrays["latents"], self.progress("decode"))}
 
     def on_report(self, call: Message) -> Answer:
-        """Bytes of each component, and for devices that count them, the peak and what the driver says is free."""
+        """Bytes of each component, and for devices that count them, the peak since the last report and what the driver
+        says is free."""
         components = {name: component.report() for name, component in self.components.items()}
         return {"components": components, "devices": {name: used(p.executor) for name, p in self.places.items()}}, {}
 
@@ -232,7 +233,8 @@ def used(executor: Executor) -> dict[str, int]:
     if limit is None:
         return {}
     free, total = executor.device.memory()  # type: ignore[attr-defined]
-    return {"used_bytes": limit.used, "peak_bytes": limit.peak, "free_bytes": free, "total_bytes": total}
+    peak, limit.peak = limit.peak, limit.used
+    return {"used_bytes": limit.used, "peak_bytes": peak, "free_bytes": free, "total_bytes": total}
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,18 +27,22 @@ StepDone = Callable[[int, int, float], None]
 
 @dataclass
 class Place:
-    """An executor and the programs compiled on it. With `keep_programs` off, one program's buffers exist at a time."""
+    """An executor and the programs compiled on it, one for each component: that of the last sizes asked for. With
+    `keep_programs` off, one program's buffers exist at a time."""
 
     executor: Executor
     keep_programs: bool = True
-    programs: OrderedDict[Hashable, Program] = field(default_factory=OrderedDict)
+    programs: dict[str, tuple[Hashable, Program]] = field(default_factory=dict)
 
-    def program(self, key: Hashable, compile_it: Callable[[], Program]) -> Program:
-        if key in self.programs:
-            self.programs.move_to_end(key)
-            return self.programs[key]
+    def program(self, name: str, shape: Hashable, compile_it: Callable[[], Program]) -> Program:
+        """The program of component `name` for a shape, compiled by `compile_it` if it is not there yet."""
+        known = self.programs.get(name)
+        if known and known[0] == shape:
+            return known[1]
         if not self.keep_programs:
             self.release()
+        elif known:
+            self.programs.pop(name)[1].close()
         try:
             program = compile_it()
         except OutOfDeviceMemory:
@@ -47,13 +50,14 @@ class Place:
                 raise
             self.release()
             program = compile_it()
-        self.programs[key] = program
+        self.programs[name] = (shape, program)
         return program
 
     def release(self) -> None:
         """Give back the buffers of every program; weights stay."""
         while self.programs:
-            self.programs.popitem()[1].close()
+            _, (_, program) = self.programs.popitem()
+            program.close()
 
 
 class Component(ABC):
@@ -93,7 +97,7 @@ class Component(ABC):
             with self._memory_explained():
                 return self.place.executor.compile(self.graph(sizes), self.weights, self.options)
 
-        program = self.place.program((self.name, self.shape_key(sizes)), compile_it)
+        program = self.place.program(self.name, self.shape_key(sizes), compile_it)
         self.buffer_bytes = program.memory.compute
         return program
 
