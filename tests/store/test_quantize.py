@@ -224,9 +224,7 @@ def test_memory_does_not_grow_with_the_file(flux: made.Arrays, tmp_path: Path) -
     small = made.safetensors(tmp_path / "small.safetensors", flux, "F16")
     piece = np.full(1 << 20, 0x3C00, np.uint16).view(np.uint8)
     shape = (2048, 3072)
-    sources = [
-        TensorSource(f"blocks.{i}.weight", shape, "BF16", lambda: iter([piece] * 6)) for i in range(40)
-    ]
+    sources = [TensorSource(f"blocks.{i}.weight", shape, "BF16", lambda: iter([piece] * 6)) for i in range(40)]
     large = tmp_path / "large.safetensors"
     write_safetensors(large, sources)
     assert large.stat().st_size > 500_000_000

@@ -12,8 +12,8 @@ from typing import Any
 
 from relight.errors import ModelFileError, RequestError, StoreError
 from relight.store.download import digest
-from relight.store.manifest import OWN, SETS, KeptFile, Manifest, find_manifest, manifest_path, manifests, own_place
-from relight.store.places import Places
+from relight.store.manifest import OWN, KeptFile, Manifest, find_manifest, manifest_path, manifests, own_place
+from relight.store.places import SETS, Places
 from relight.store.recipes import set_names
 from relight.weights.folder import Components
 from relight.weights.identify import identify

@@ -134,7 +134,9 @@ def remove_model(a: argparse.Namespace) -> None:
     folders = places.folders()
     if a.name in folders:
         if not places.forget_folder(folders[a.name]):
-            raise RequestError(f"{a.name}: is named by RELIGHT_MODEL_PATHS; take it out there")
+            raise RequestError(
+                f"{a.name}: is a folder of yours, {folders[a.name]}; relight removes only what it pulled"
+            )
         print(f"{a.name}: forgotten; its files stay where they are")
         return
     freed = remove(_known(a.name, places), places)

@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from relight.errors import StoreError
-from relight.store.places import Places
+from relight.store.places import HUB, SETS, Places
 from relight.store.recipes import ROLES
 from relight.store.written import write_whole
 
-SETS, HUB = "sets", "hub"
 NAME = re.compile(r"[\w][\w.+-]{0,199}")
 OWN, CACHE = "relight", "huggingface"
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -14,6 +14,8 @@ from relight.store.written import write_whole
 
 DIRECTORY_VARIABLE, FOLDERS_VARIABLE = "RELIGHT_MODELS", "RELIGHT_MODEL_PATHS"
 FOLDERS_FILE = "folders.json"
+SETS, HUB = "sets", "hub"
+"""Folders of the model directory: manifests of what was pulled, and its files by repository."""
 INNER = ("checkpoints", "diffusion_models", "unet", "text_encoders", "clip", "vae", "Stable-diffusion", "VAE")
 """Folders under `models` by which ComfyUI's and A1111's installations are known."""
 
@@ -33,8 +35,10 @@ class Places:
         return cls(_data_directory(environ, platform) / "relight" / "models", environ)
 
     def folders(self) -> dict[str, Path]:
-        """Folders named by the user, by a short name: those of folders.json, then those of $RELIGHT_MODEL_PATHS."""
-        paths = [self.expand(text) for text in self._stored_folders()]
+        """The user's folders by a short name: in the model directory, in folders.json, in $RELIGHT_MODEL_PATHS."""
+        inside = sorted(self.directory.iterdir()) if self.directory.is_dir() else []
+        paths = [path for path in inside if path.is_dir() and path.name not in (SETS, HUB) and path.name[0] != "."]
+        paths += [self.expand(text) for text in self._stored_folders()]
         paths += [Path(text).expanduser() for text in self.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
         named: dict[str, Path] = {}
         for path in dict.fromkeys(paths):

@@ -19,9 +19,9 @@ from relight.store import hub
 from relight.store.display import Display, amount
 from relight.store.download import Transfer, digest, download, fetched_before, is_right, patiently
 from relight.store.hub import Described
-from relight.store.manifest import CACHE, OWN, KeptFile, Manifest, in_hub_cache, manifests, own_place
+from relight.store.manifest import CACHE, OWN, KeptFile, Manifest, find_manifest, in_hub_cache, manifests, own_place
 from relight.store.places import Places
-from relight.store.recipes import Recipe, RemoteFile
+from relight.store.recipes import Recipe, RemoteFile, set_names
 
 AT_ONCE = 4
 SPARE_BYTES = 256 << 20
@@ -48,13 +48,22 @@ class Pull:
             lacking = [file for file, found in kept.items() if found is None]
             kept |= self._fetched(lacking) if lacking else {}
             manifest = Manifest(
-                self.recipe.name,
+                self._name(),
                 self.recipe.title,
                 self.recipe.licences,
                 tuple(found for found in kept.values() if found is not None),
             )
             manifest.write(self.places)
             return manifest
+
+    def _name(self) -> str:
+        """The set's name; of a single file its own, with the repository's before it where that is taken."""
+        name, first = self.recipe.name, self.recipe.files[0]
+        taken = find_manifest(self.places, name)
+        free = taken is None or (taken.files[0].repository, taken.files[0].path) == (first.repository, first.path)
+        if self.recipe.is_set or (free and name not in set_names()):
+            return name
+        return f"{first.repository.rpartition('/')[2].lower()}-{name}"
 
     def _here(self, wanted: RemoteFile, known: KeptFile | None) -> KeptFile | None:
         """A file pulled before that is still there and is the one the recipe pins."""

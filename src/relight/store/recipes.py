@@ -39,13 +39,17 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named set; `vram_gib` and `ram_gib` are what a card and a machine should have."""
+    """A set to be fetched; `vram_gib` and `ram_gib` are what a card and a machine should have.
+
+    `is_set` is False for a single file given by its address.
+    """
 
     name: str
     title: str
     files: tuple[RemoteFile, ...]
     vram_gib: float = 0
     ram_gib: float = 0
+    is_set: bool = True
 
     @property
     def size(self) -> int:
@@ -100,4 +104,4 @@ def hub_file(text: str) -> Recipe:
     if match is None or not parts or ".." in parts or parts[0] == "/" or ".." in match["repository"].split("/"):
         raise RequestError(f"{text}: give hf:OWNER/REPO/FILE or hf:OWNER/REPO/FILE@REVISION")
     file = RemoteFile("model", match["repository"], match["path"], match["revision"] or "main")
-    return Recipe(PurePosixPath(file.path).stem.lower(), f"{file.name} of {file.repository}", (file,))
+    return Recipe(PurePosixPath(file.path).stem.lower(), f"{file.name} of {file.repository}", (file,), is_set=False)
