@@ -11,6 +11,7 @@ import numpy as np
 
 from relight.errors import ModelFileError
 from relight.graph import Weights
+from relight.graph.tensor import ShapeError
 from relight.jobs.request import ModelFiles
 from relight.models import clip, flux, t5, vae
 from relight.models.tokenizers import ClipTokenizer, T5Tokenizer, TokenIds
@@ -51,8 +52,10 @@ class Checked:
                 config = config_of(w)
                 record(w, config)
             except (ModelFileError, ValueError, IndexError, ZeroDivisionError) as error:
+                known = isinstance(error, (ModelFileError, ShapeError))
+                why = str(error) if known else "one has an unexpected number of axes"
                 raise ModelFileError(
-                    f"{paths[0]}: its tensors do not make a whole network ({error}); download it again"
+                    f"{paths[0]}: its tensors do not make a whole network ({why}); download it again"
                 ) from error
         return config
 
@@ -81,7 +84,7 @@ def _record_flux(w: Weights, config: flux.FluxConfig) -> None:
 
 def _record_vae(w: Weights, config: vae.VaeConfig) -> None:
     if config.scale != latents.SCALE:
-        raise ValueError(f"{len(config.channels)} levels make {config.scale} pixels of one, and 8 are needed")
+        raise ModelFileError(f"{len(config.channels)} levels make {config.scale} pixels of one, and 8 are needed")
     vae.record_decoder(w, config, SMALLEST, SMALLEST)
 
 
