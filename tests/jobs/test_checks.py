@@ -29,7 +29,12 @@ def with_shape(name: str, *shape: int) -> dict[str, np.ndarray]:
         ("diffusion", {}, with_shape(HEAD, 1), "hidden size 256 and 256 heads"),
         ("diffusion", {}, with_shape(HEAD, 2, 64), "unexpected number of axes"),
         ("diffusion", {}, with_shape("img_in.weight", 256), "unexpected number of axes"),
-        ("diffusion", {}, with_shape("single_blocks.0.linear2.weight", 256, 1024), "linear single_blocks.0.linear2"),
+        (
+            "diffusion",
+            {},
+            with_shape("single_blocks.0.linear2.weight", 256, 1024),
+            "single_blocks.0.linear2.weight: columns 256 to 1280 of 1024",
+        ),
         ("t5xxl", {}, with_shape(T5_TABLE, 0, 4), r"\(0, 4\) needs 1 to 4 axes"),
         ("vae", {"channels": (8, 8, 8, 8)}, {}, r"channels \(8, 8, 8, 8\): needs"),
         ("vae", {"channels": (32,) * 5}, {}, "5 levels make 16 pixels of one, and 8 are needed"),
