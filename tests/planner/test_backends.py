@@ -39,9 +39,7 @@ def test_what_comes_later_wins() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "spec", ["cuda0", "diffusion=", "diffusion=vulkan", "vae=vulkan-1", "vae:cpu"]
-)
+@pytest.mark.parametrize("spec", ["cuda0", "diffusion=", "diffusion=vulkan", "vae=vulkan-1", "vae:cpu"])
 def test_an_unknown_device_is_named_with_those_there_are(spec: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(spec)
