@@ -26,11 +26,13 @@ MAY_IMPORT = {
     "models": {"graph"},
     "weights": {"graph"},
     "executors": {"graph", "weights"},
-    "planner": {"graph", "models", "weights", "executors.base", "executors.null"},
+    "planner": {"executors.base"},
     "workers": {"graph", "models", "weights", "executors", "sampling", "planner"},
-    "jobs": {"workers", "planner", "sampling", "weights"},
+    "jobs": {"workers", "planner", "sampling", "graph", "models", "weights", "executors.base"},
     "store": {"weights", "executors"},
-    "cli": EVERYTHING,
+    "progress": {"jobs.events"},
+    "demo": set(),
+    "cli": EVERYTHING | {"demo", "progress"},
     "__main__": {"cli"},
 }
 

@@ -62,21 +62,28 @@ def end(status: int, message: str, arguments: argparse.Namespace) -> NoReturn:
 
 
 def parser() -> argparse.ArgumentParser:
+    from relight.store.commands import add_commands
+
     common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="log everything to stderr, and show tracebacks")
     top = Parser(prog="relight", description="Pictures from FLUX.1 on old 8 GB Vulkan cards.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     add_generate(commands.add_parser("generate", parents=[common], help="make pictures from a prompt"))
-    add_demo(commands.add_parser("demo", parents=[common], help="try the whole path on this machine with a tiny model"))
+    add_demo(
+        commands.add_parser("demo", parents=[common], help="pictures from the small model that ships with relight")
+    )
     add_devices(commands.add_parser("devices", parents=[common], help="list devices with memory, limits and features"))
     add_inspect(commands.add_parser("inspect", parents=[common], help="say what a model file is"))
+    add_commands(commands, common)
     return top
 
 
 def add_generate(p: argparse.ArgumentParser) -> None:
     p.add_argument("prompt", metavar="PROMPT")
     files = p.add_argument_group("model files")
-    files.add_argument("--model", type=Path, metavar="DIR", help="folder with the four components, in any usual layout")
+    files.add_argument(
+        "--model", metavar="NAME|DIR", help="a pulled model (relight models), or a folder with the four components"
+    )
     for component, what in (
         ("diffusion", "FLUX.1 transformer, .gguf or .safetensors"),
         ("clip-l", "CLIP-L text encoder"),
@@ -133,7 +140,8 @@ def add_engine_options(g: Any) -> None:
 
 
 def add_demo(p: argparse.ArgumentParser) -> None:
-    p.add_argument("prompt", nargs="?", default="a red apple", metavar="PROMPT")
+    p.add_argument("prompt", nargs="?", metavar="PROMPT", help='such as "a red apple"; without: a small gallery')
+    p.add_argument("--seed", type=int, default=1, help="default: 1")
     p.add_argument("--out", type=Path, default=Path("relight-demo.png"), metavar="FILE.png")
     p.add_argument("--backend", metavar="SPEC", help="as for generate")
     p.add_argument("--json", action="store_true", help="print a report as one JSON object, last on stdout")
@@ -206,20 +214,31 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def demo(a: argparse.Namespace) -> None:
-    """A tiny FLUX with random weights through the whole path: shows that this machine computes, not what FLUX can."""
-    import tempfile
-
-    from relight.demo import SIZE, write_tiny_flux
+    """Pictures from the model that ships with relight: one of a prompt, or a small gallery."""
+    from relight import demo as shown
+    from relight.jobs import output
     from relight.jobs.fleet import EngineSettings
+    from relight.jobs.pipeline import Picture, Pipeline
     from relight.jobs.request import GenerateRequest
     from relight.planner.profiles import pretended
+    from relight.progress import Progress
 
-    with tempfile.TemporaryDirectory() as folder:
-        files = write_tiny_flux(Path(folder))
-        request = GenerateRequest(prompt=a.prompt, width=SIZE, height=SIZE, seed=42, text_tokens=32)
-        make(request, files, EngineSettings(backend=a.backend, profile=pretended(os.environ)), a.out, a.json)
-    if not a.json:
-        print("The weights were random, so the picture is noise. For FLUX.1: ./relight generate PROMPT --model DIR")
+    prompts = [a.prompt] if a.prompt is not None else list(shown.GALLERY)
+    requests = [GenerateRequest(prompt=p, width=shown.SIZE, height=shown.SIZE, seed=a.seed) for p in prompts]
+    path = output.prepare(a.out, 1, shown.SIZE**2 * len(prompts))[0]
+    settings = EngineSettings(backend=a.backend, profile=pretended(os.environ))
+    with Progress() as progress, Pipeline(files_in(shown.EMBEDDED), settings) as pipeline:
+        results = [pipeline.generate(request, progress.on_event) for request in requests]
+    pictures = [result.pictures[0] for result in results]
+    image = shown.sheet([picture.image for picture in pictures])
+    report = results[-1].report | {"prompt": ", ".join(prompts)}
+    output.write_png(path, Picture(image, pictures[0].seed), report)
+    if a.json:
+        print(json.dumps(report | {"files": [str(path)]}))
+        return
+    print(shown.in_terminal(image, sys.stdout, columns=shown.COLUMNS * min(2, len(prompts))))
+    print(f"{path}: {', '.join(prompts)}; {sum(r.report['seconds']['total'] for r in results):.1f} s")
+    print("This small model ships with relight. For real pictures: ./relight pull flux-schnell-q4")
 
 
 def devices(a: argparse.Namespace) -> None:
@@ -265,7 +284,6 @@ def numbers(text: str) -> list[float]:
 def model_files(a: argparse.Namespace) -> Any:
     """The files named one by one, and from --model what is not named."""
     from relight.jobs.request import ModelFiles
-    from relight.weights.folder import find_components
 
     named = {name: getattr(a, name) for name in ("diffusion", "clip_l", "t5xxl", "vae")}
     for name, path in {**named, "t5_tokenizer": a.t5_tokenizer}.items():
@@ -275,13 +293,35 @@ def model_files(a: argparse.Namespace) -> Any:
     if missing and a.model is None:
         flags = ", ".join("--" + name.replace("_", "-") for name in missing)
         raise ConfigError(f"name the model's folder with --model DIR, or its files; still missing: {flags}")
-    if a.model is not None and not os.path.isdir(a.model):
-        raise ConfigError(f"--model {a.model}: no such folder")
-    folder = find_components(a.model) if a.model is not None else None
+    folder = model_folder(a.model) if a.model is not None else None
     chosen = {
         name: (path,) if path is not None else folder.require(name) if folder else () for name, path in named.items()
     }
     return ModelFiles(**chosen, t5_tokenizer=a.t5_tokenizer or (folder.tokenizer if folder else None))
+
+
+def model_folder(name: str) -> Any:
+    """The components of a folder, or of a model pulled under that name."""
+    from relight.store.catalogue import find_model
+    from relight.weights.folder import Components, find_components
+
+    if os.sep in name and not os.path.isdir(name):
+        raise ConfigError(f"--model {name}: no such folder")
+    found = find_model(name)
+    if isinstance(found, Components):
+        return found
+    if not found.is_dir():
+        raise ConfigError(f"--model {name}: that is one file; name a folder, or use --diffusion and its kin")
+    return find_components(found)
+
+
+def files_in(folder: Path) -> Any:
+    """All four components of a folder."""
+    from relight.jobs.request import ModelFiles
+
+    found = model_folder(str(folder))
+    named = {name: found.require(name) for name in ("diffusion", "clip_l", "t5xxl", "vae")}
+    return ModelFiles(**named, t5_tokenizer=found.tokenizer)
 
 
 def engine_settings(a: argparse.Namespace) -> Any:

@@ -21,6 +21,8 @@ from relight.workers.protocol import Message
 
 HEADROOM_BYTES = GIB // 4
 """Left to the driver and the desktop of what the device says is free."""
+WORTH_OPENVINO = 20_000_000
+"""Parameters: a smaller network is run in the second that OpenVINO takes to load and to compile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Fleet:
         self.opened: dict[str, str] = {}
         self.gpu: Gpu | None = None
         self.closed = False
-        self._text_executor: str | None = None
+        self._cpu_executors: dict[str, str] = {}
 
     def worker(self, device: str) -> Worker:
         """The worker that owns a device; all CPU executors share one."""
@@ -138,16 +140,21 @@ class Fleet:
             self.executors.add(executor)
 
     def cpu_executor(self, component: str) -> str:
-        """The better CPU executor for a component: OpenVINO for convolutions, and for T5 where the CPU has bfloat16;
-        ggml for the rest, which is used in place from the mapped file."""
-        if component == "t5xxl":
-            if self._text_executor is None:
-                t5 = open_component("t5xxl", self.files.t5xxl)
-                parameters = sum(math.prod(t5.shape(name)) for name in t5)
+        """The better CPU executor for a component: OpenVINO for convolutions, and for T5 where the CPU has bfloat16.
+        ggml for the rest, which is used in place from the mapped file, and for what is done before OpenVINO is up."""
+        if component not in ("t5xxl", "vae"):
+            return "ggml-cpu"
+        if component not in self._cpu_executors:
+            stored = open_component(component, self.files.of(component))
+            parameters = sum(math.prod(stored.shape(name)) for name in stored)
+            better = "openvino"
+            if parameters < WORTH_OPENVINO:
+                better = "ggml-cpu"
+            elif component == "t5xxl":
                 answer = self.worker("cpu").call("text_executor", {"parameters": parameters})
-                self._text_executor = str(answer.values["executor"])
-            return self._text_executor
-        return "openvino" if component == "vae" else "ggml-cpu"
+                better = str(answer.values["executor"])
+            self._cpu_executors[component] = better
+        return self._cpu_executors[component]
 
     def open(self, component: str, device: str) -> str:
         """Open a component's files on a device, unless they are there; the name of the executor it is on."""

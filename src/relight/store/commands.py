@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relight.errors import RequestError, StoreError
 from relight.store import recipes
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from relight.store.places import Places
 
 
-def add_commands(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
-) -> None:
+def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
     """Add `pull`, `models` and `quantize` to the program's commands."""
     _add_pull(commands.add_parser("pull", parents=[common], help="fetch a model by name, or any file of the hub"))
     _add_models(commands.add_parser("models", parents=[common], help="list, check and remove models"), common)
