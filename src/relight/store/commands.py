@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +71,6 @@ def _add_quantize(p: argparse.ArgumentParser) -> None:
 
 def pull(a: argparse.Namespace) -> None:
     """Fetch a set, or show which there are."""
-    import psutil
-
     from relight.store.display import amount
 
     if a.name is None:
@@ -180,15 +177,14 @@ def add_folder(a: argparse.Namespace) -> None:
 
 def quantize(a: argparse.Namespace) -> None:
     """Write a smaller file and say what is in it."""
-    import psutil
-
+    from relight.executors.cores import physical_cores
     from relight.store.display import Display, amount
     from relight.store.quantize import quantize_file
     from relight.store.rules import Rule, target
 
     if a.threads is not None and not 1 <= a.threads <= 1024:
         raise RequestError(f"--threads {a.threads}: 1 to 1024")
-    threads = a.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    threads = a.threads or physical_cores()
     wanted, rules = target(a.type), [Rule.parse(text) for text in a.rule]
     with Display(a.out.name, 0) as display:
         result = quantize_file(

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import psutil
 
 from relight.errors import ExecutorError, OutOfDeviceMemory, UnsupportedOp
 from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs
+from relight.executors.cores import physical_cores
 from relight.executors.ggml.api import STATUS, ffi, text
 from relight.executors.ggml.devices import Device, find_device
 from relight.executors.ggml.lowering import DTYPES, OPS, Lowering, dimensions, node_bound
@@ -30,7 +30,7 @@ class GgmlExecutor:
         self.name = name
         self.limit = MemoryLimit(name, limit_bytes)
         self.base = self.device.lib.base
-        self.threads = threads or psutil.cpu_count(logical=False) or 1
+        self.threads = threads or physical_cores()
         self.base.ggml_backend_free(self.open_stream())  # a device that cannot be opened is found here
 
     def open_stream(self) -> Any:

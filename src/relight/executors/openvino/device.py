@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import Any
 
 import openvino as ov
-import psutil
 
 from relight.errors import UnsupportedOp
 from relight.executors.base import CompileOptions
@@ -30,12 +28,6 @@ def cpu_has_bf16() -> bool:
 def description() -> str:
     """CPU and OpenVINO by name and version: what compiled models depend on besides the graph."""
     return f"{core().get_property('CPU', 'FULL_DEVICE_NAME')} {ov.get_version()} {cpu_has_bf16()}"
-
-
-def physical_cores() -> int:
-    """Those this process may use, without the second thread of each."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or usable, usable)
 
 
 def settings(threads: int) -> dict[str, Any]:

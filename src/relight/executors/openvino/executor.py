@@ -16,9 +16,10 @@ import openvino as ov
 
 from relight.errors import UnsupportedOp
 from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource
+from relight.executors.cores import physical_cores
 from relight.executors.openvino import tables
 from relight.executors.openvino.cache import ModelCache, default_folder
-from relight.executors.openvino.device import core, description, elements, physical_cores, settings
+from relight.executors.openvino.device import core, description, elements, settings
 from relight.executors.openvino.forms import Precision, Use, uses
 from relight.executors.openvino.lowering import OPS
 from relight.executors.openvino.memory import check_room, measure
