@@ -71,6 +71,8 @@ def _add_quantize(p: argparse.ArgumentParser) -> None:
 
 def pull(a: argparse.Namespace) -> None:
     """Fetch a set, or show which there are."""
+    import psutil
+
     from relight.store.display import amount
 
     if a.name is None:
