@@ -45,17 +45,17 @@ class Judge:
 
     @classmethod
     def of(cls, pictures: Tensor, owner: Tensor) -> Judge:
-        known = features(pictures)
+        known = features(pictures).double()  # in TF32 a picture is not even its own neighbour
         distance = torch.cdist(known, known)
         limit = ALIKE * float(distance.mean())
-        alike: dict[int, set[int]] = {}
+        alike: dict[int, set[int]] = {concept: {concept} for concept in owner.tolist()}
         for a, b in (distance < limit).nonzero().tolist():
             alike.setdefault(int(owner[a]), set()).add(int(owner[b]))
         return cls(known, owner, alike)
 
     def concepts(self, pictures: Tensor) -> list[int]:
         """Whose picture is nearest, for each."""
-        return self.owner[torch.cdist(features(pictures), self.known).argmin(1)].tolist()
+        return self.owner[torch.cdist(features(pictures).double(), self.known).argmin(1)].tolist()
 
     def right(self, pictures: Tensor, phrasings: Sequence[Phrasing]) -> list[bool]:
         found = self.concepts(pictures)

@@ -2,10 +2,10 @@
 
     PYTHONPATH=src python training/train.py --pack pack.tar --out OUT --minutes 10
 
-Three stages, each bound by the clock: the autoencoder; the transformer with both text encoders (flow matching); and the
-transformer alone once more, on straight paths from noise to what it draws itself in many steps with guidance, so that
-four steps without guidance are enough. Files: OUT/model.tar.NN (pieces of a tar with the four files), metrics.json and
-contact sheets. `--resume DIR` goes on from a model's files, without the first stage.
+Three stages, each bound by the clock: the autoencoder; the transformer with both text encoders (flow matching); and
+both once more on the pictures as they are, at the noise levels of four steps, until a caption alone nearly settles the
+picture. Files: OUT/model.tar.NN (pieces of a tar with the four files), metrics.json and contact sheets.
+`--resume DIR` goes on from a model's files with the third stage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import random
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from evaluate import Judge, colours_right, sheet
 from export import export, load
+from muon import Muon, split
 from networks import T5, VAE_SCALE, VAE_SHIFT, Clip, Flux, Vae, pack, unpack
 from PIL import Image
 from shown import SHOWN
@@ -61,10 +62,13 @@ class Size:
     vae_batch: int = 32
     captions: int = 128
     rate: float = 8e-4
+    muon: float = 2e-3
 
 
 TOY = Size(128, 256, 1, 1, 128, 256, 1, 64, (32, 32, 32, 32), 8, 1, 8)
-STAGES = {"vae": 0.2, "flow": 0.53, "straighten": 0.18}  # of the minutes; the rest is for start, judging and writing
+STAGES = {"vae": 0.2, "flow": 0.35}  # of the minutes; the third stage has the rest, less JUDGING
+JUDGING = 20  # seconds, writing included
+CHECKED = 500  # steps of the third stage, after which it must have got better
 
 
 class Clock:
@@ -137,23 +141,29 @@ def chunks(tensor: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
 class Trainer:
     """One optimiser over several networks, with their running averages in `average`."""
 
-    def __init__(self, networks: dict[str, nn.Module], rate: float, decay: float) -> None:
-        self.networks, self.rate, self.decay = networks, rate, decay
+    def __init__(self, networks: dict[str, nn.Module], rate: float, decay: float, muon: float = 0) -> None:
+        """`muon` is the rate of the matrices, if they get steps of their own."""
+        self.networks, self.rate, self.decay, self.muon = networks, rate, decay, muon
         self.average = {name: copy.deepcopy(network).requires_grad_(False) for name, network in networks.items()}
         self.parameters = [p for network in networks.values() for p in network.parameters()]
         self.averages = [p for network in self.average.values() for p in network.parameters()]
         cuda = self.parameters[0].is_cuda
-        self.optimiser = torch.optim.AdamW(self.parameters, rate, betas=(0.9, 0.99), weight_decay=0.01, fused=cuda)
+        matrices, others = split(networks) if muon else ([], self.parameters)
+        self.matrices = Muon(matrices)
+        self.optimiser = torch.optim.AdamW(others, rate, betas=(0.9, 0.99), weight_decay=0.01, fused=cuda)
         self.steps = 0
 
     def step(self, loss: Tensor, done: float) -> None:
         """`done` is the share of the stage that is over: the rate rises for its first part, then falls to nothing."""
-        self.optimiser.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         warm = min(1, (self.steps + 1) / 200)
-        self.optimiser.param_groups[0]["lr"] = self.rate * warm * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
+        share = warm * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
+        self.optimiser.param_groups[0]["lr"] = self.rate * share
         self.optimiser.step()
+        self.matrices.step(self.muon * share)
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
         with torch.no_grad():
@@ -315,39 +325,62 @@ def train_flow(
     networks.update(trainer.average)
 
 
-def straighten(networks: dict[str, nn.Module], words: Wordings, size: Size, clock: Clock, seconds: float) -> None:
-    """Learn the straight way from each noise to the picture that the model draws from it in many guided steps."""
-    device = words.t5.device
-    teacher = Drawer.of({name: copy.deepcopy(network) for name, network in networks.items()})
-    student = copy.deepcopy(networks["diffusion"]).requires_grad_(True)
-    trainer = Trainer({"diffusion": student}, size.rate * 0.4, 0.998 if device.type == "cuda" else 0.9)
-    compiled({"diffusion": student}, device)
-    drawer = Drawer(student, teacher.t5, teacher.clip)
-    place = layout(TEXT_TOKENS, device)
-    pairs, batch = 4 * size.batch, size.batch
-    for done in clock.stage(seconds):
-        noise = torch.randn(pairs, 64, 64, device=device)
-        ids = words.batch(torch.randint(len(words.t5), (pairs,), device=device), 0.0)
-        parts = [
-            teacher.draw(
-                noise[i : i + batch], tuple(part[i : i + batch] for part in ids), 12, 1.6, words.nothing, place
-            )
-            for i in range(0, pairs, batch)
-        ]
-        image = torch.cat(parts)
-        for _ in range(4):
-            order = torch.randperm(pairs, device=device)
-            for chosen in order.split(batch):
-                t = levels(batch, device)
-                x = torch.lerp(image[chosen], noise[chosen], t[:, None, None])
-                with autocast(device), torch.no_grad():
-                    text, pooled = drawer.texts(ids[0][chosen], ids[1][chosen], *place)
-                with autocast(device):
-                    v = student(x, t, text, pooled, place[1])
-                loss = F.mse_loss(v.float(), (noise - image)[chosen])
-                trainer.step(loss, done)
-    clock.say(f"straighten: {trainer.steps} steps of {batch}, loss {loss:.4f}")
-    networks["diffusion"] = trainer.average["diffusion"]
+def few_levels(count: int, device: torch.device) -> Tensor:
+    """Noise levels: three in four are those of four steps, the purest noise most often."""
+    odds = torch.tensor([0.15, 0.2, 0.25, 0.4], device=device)
+    exact = (torch.multinomial(odds, count, True) + 1) / 4
+    return torch.where(torch.rand(count, device=device) < 0.75, exact, levels(count, device))
+
+
+def settle(
+    networks: dict[str, nn.Module],
+    latents: Tensor,
+    words: Wordings,
+    size: Size,
+    clock: Clock,
+    early: Callable[[], None],
+) -> None:
+    """Flow matching on the pictures as they are [P I 64] until the time for judging. `networks` become the averages at
+    once; `early` is called when three quarters of the time are over."""
+    device, decay = latents.device, 0.998 if latents.device.type == "cuda" else 0.9
+    start = {kind: copy.deepcopy(network.state_dict()) for kind, network in networks.items()}
+    live = {kind: network.requires_grad_(True) for kind, network in networks.items()}
+    trainer = Trainer(live, size.rate, decay, muon=size.muon)
+    compiled(live, device)
+    drawer = Drawer.of(live)
+    networks.update(trainer.average)
+    positions, bias = layout(TEXT_TOKENS, device)
+
+    def step(done: float) -> Tensor:
+        which = torch.randint(len(latents), (size.batch,), device=device)
+        image = latents[which].float()
+        noise, t = torch.randn_like(image), few_levels(size.batch, device)
+        with autocast(device):
+            text, pooled = drawer.texts(*words.batch(which, 0.0), positions, bias)
+            v = drawer.flux(torch.lerp(image, noise, t[:, None, None]), t, text, pooled, bias)
+        loss = F.mse_loss(v.float(), noise - image)
+        trainer.step(loss, done)
+        return loss.detach()
+
+    step(0.0)  # compiles
+    clock.say("compiled")
+    losses: list[Tensor] = []
+    written = False
+    for done in clock.stage(max(5.0, clock.total - JUDGING - clock.now())):
+        loss = step(done)
+        losses.append(loss)
+        if len(losses) == CHECKED and torch.stack(losses[-50:]).mean() > torch.stack(losses[:5]).mean():
+            clock.say("worse than at first: from there again with AdamW alone")
+            for kind, network in live.items():
+                network.load_state_dict(start[kind])
+            trainer = Trainer(live, size.rate, decay)
+            networks.update(trainer.average)
+        if trainer.steps % 250 == 1:
+            clock.say(f"settle step {trainer.steps} loss {loss:.4f}")
+        if done > 0.75 and not written:
+            written = True
+            early()
+    clock.say(f"settle: {trainer.steps} steps of {size.batch}, loss {loss:.4f}")
 
 
 def compiled(networks: dict[str, nn.Module], device: torch.device) -> None:
@@ -445,45 +478,36 @@ def main() -> None:
         "vae": Vae(size.channels).to(device),
     }
     clock.say({kind: sum(p.numel() for p in network.parameters()) for kind, network in networks.items()})
-    vae_share = 0.0 if args.resume else STAGES["vae"]
     if args.resume:
         load(args.resume, networks)
     else:
-        networks["vae"] = train_vae(pictures, size, clock, clock.total * vae_share)
+        networks["vae"] = train_vae(pictures, size, clock, clock.total * STAGES["vae"])
     networks["vae"].requires_grad_(False)
     latents = torch.stack([encoded(networks["vae"], pictures.poses[:, pose]) for pose in range(VARIANTS)], 1)
     original = pictures.poses[:10, 0].float() / 255
     back = decode(networks["vae"], unpack(latents[:10, 0], 16))
     clock.say(f"latents {tuple(latents.shape)} mean {latents.mean():.3f} deviation {latents.std():.3f}")
     clock.say(f"pictures come back to {(back - original).abs().mean():.4f}")
-    networks = run_flow(networks, latents, words, pictures, tokenizers, metadata, size, clock, vae_share, args.out)
+    flow_seconds = 0 if args.resume else clock.total * STAGES["flow"]
+    networks = run_flow(networks, latents, words, pictures, tokenizers, metadata, size, clock, flow_seconds, args.out)
     clock.say("done")
 
 
 def run_flow(
     networks: dict[str, nn.Module], latents: Tensor, words: Wordings, pictures: Pictures, tokenizers: Tokenizers,
-    metadata: dict[str, Any], size: Size, clock: Clock, vae_share: float, out: Path,
+    metadata: dict[str, Any], size: Size, clock: Clock, flow_seconds: float, out: Path,
 ) -> dict[str, nn.Module]:  # fmt: skip
-    """The second and third stage. What is judged better, on wordings apart from those reported, is written last."""
+    """The second stage, if it has any time, and the third; then judging and writing."""
     vae = {"vae": networks.pop("vae")}
-    flow_share = STAGES["flow"] + STAGES["vae"] - vae_share
-    train_flow(networks, latents, words, size, clock, clock.total * flow_share)
+    if flow_seconds:
+        train_flow(networks, latents, words, size, clock, flow_seconds)
+        write(out, networks | vae, metadata, clock)
+    settle(networks, latents[:, 0], words, size, clock, lambda: write(out, networks | vae, metadata, clock))
+    device = latents.device
     with torch.no_grad():
         networks["clip_l"].text_model.embeddings.token_embedding.weight[~words.seen] = 0
-    device = latents.device
     write(out, networks | vae, metadata, clock)
-    before = judge(networks | vae, pictures, tokenizers, clock, seed=8)
-    metrics: dict[str, Any] = {"before_straightening": score(before)}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    plain = dict(networks)
-    left = 0.95 * clock.total - clock.now()
-    straighten(networks, words, size, clock, max(5.0, min(STAGES["straighten"] * clock.total, left)))
-    after = judge(networks | vae, pictures, tokenizers, clock, seed=8)
-    metrics["after_straightening"] = score(after)
-    if sharp(after) < sharp(before):
-        clock.say("straightening made it worse: left out")
-        networks = plain
-    write(out, networks | vae, metadata, clock)
+    metrics: dict[str, Any] = {}
     final = judge(networks | vae, pictures, tokenizers, clock, seed=7)
     metrics["reported"] = score(final)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
@@ -504,10 +528,6 @@ def reference(out: Path, networks: dict[str, nn.Module], tokenizers: Tokenizers)
 
 def score(found: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key != "sheet"}
-
-
-def sharp(found: dict[str, Any]) -> float:
-    return found["kept_back"]["right"] / found["kept_back"]["of"] + found["names"]["right"] / found["names"]["of"]
 
 
 if __name__ == "__main__":
