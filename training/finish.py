@@ -2,8 +2,9 @@
 
     PYTHONPATH=src python training/finish.py RESULTS
 
-`RESULTS` holds model.tar.00 and on of `train.py`, and reference.npz and metrics.json if it came to judging. Writes src/relight/embedded/,
-compares relight's picture with PyTorch's, and draws a contact sheet, training/sheet.png. Needs no PyTorch.
+`RESULTS` holds model.tar.00 and on of `train.py`, and reference.npz and metrics.json if it came to judging.
+Writes src/relight/embedded/, compares relight's picture with PyTorch's, and draws a contact sheet, training/sheet.png.
+Needs no PyTorch.
 """
 
 from __future__ import annotations
