@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from relight.errors import ConfigError
+from relight.planner.placement import GIB
 
-GIB = 1 << 30
 VARIABLE = "RELIGHT_PRETEND"
 
 SMALL_SUBMISSIONS = {"GGML_VK_MAX_NODES_PER_SUBMIT": "16"}

@@ -12,8 +12,6 @@ from relight.errors import RequestError, StoreError
 from relight.store import recipes
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
     from relight.store.manifest import Manifest
     from relight.store.places import Places
 

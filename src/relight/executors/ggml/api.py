@@ -39,23 +39,18 @@ ffi.cdef(
     struct ggml_init_params { size_t mem_size; void * mem_buffer; bool no_alloc; };
 
     const char * ggml_version(void);
-    const char * ggml_commit(void);
     size_t ggml_tensor_overhead(void);
     size_t ggml_graph_overhead_custom(size_t size, bool grads);
     ggml_context * ggml_init(struct ggml_init_params params);
     void ggml_free(ggml_context * ctx);
     void ggml_log_set(void (*callback)(int level, const char * text, void * user), void * user);
-    void ggml_set_abort_callback(void (*callback)(const char * message));
     const char * ggml_op_desc(const ggml_tensor * t);
     bool ggml_is_contiguous(const ggml_tensor * t);
     size_t ggml_nbytes(const ggml_tensor * t);
-    size_t ggml_row_size(int type, int64_t ne);
     size_t ggml_quantize_chunk(int type, const float * src, void * dst, int64_t start, int64_t nrows,
                                int64_t n_per_row, const float * imatrix);
 
     ggml_tensor * ggml_new_tensor_4d(ggml_context *, int type, int64_t, int64_t, int64_t, int64_t);
-    ggml_tensor * ggml_set_name(ggml_tensor *, const char * name);
-    void ggml_set_input(ggml_tensor *);
     void ggml_set_output(ggml_tensor *);
     ggml_cgraph * ggml_new_graph_custom(ggml_context *, size_t size, bool grads);
     void ggml_build_forward_expand(ggml_cgraph *, ggml_tensor *);
@@ -115,16 +110,12 @@ ffi.cdef(
     bool ggml_backend_dev_supports_op(ggml_backend_dev_t, const ggml_tensor *);
     ggml_backend_t ggml_backend_dev_init(ggml_backend_dev_t, const char * params);
     ggml_backend_buffer_type_t ggml_backend_dev_buffer_type(ggml_backend_dev_t);
-    ggml_backend_buffer_type_t ggml_backend_dev_host_buffer_type(ggml_backend_dev_t);
     ggml_backend_reg_t ggml_backend_dev_backend_reg(ggml_backend_dev_t);
     void * ggml_backend_reg_get_proc_address(ggml_backend_reg_t, const char * name);
     void ggml_backend_free(ggml_backend_t);
-    void ggml_backend_synchronize(ggml_backend_t);
     int ggml_backend_graph_compute(ggml_backend_t, ggml_cgraph *);
     size_t ggml_backend_buft_get_alignment(ggml_backend_buffer_type_t);
     size_t ggml_backend_buft_get_max_size(ggml_backend_buffer_type_t);
-    ggml_backend_buffer_t ggml_backend_buft_alloc_buffer(ggml_backend_buffer_type_t, size_t size);
-    void * ggml_backend_buffer_get_base(ggml_backend_buffer_t);
     size_t ggml_backend_buffer_get_size(ggml_backend_buffer_t);
     void ggml_backend_buffer_free(ggml_backend_buffer_t);
     void ggml_backend_buffer_set_usage(ggml_backend_buffer_t, int usage);
@@ -133,7 +124,6 @@ ffi.cdef(
     ggml_backend_buffer_t ggml_backend_alloc_ctx_tensors_from_buft(ggml_context *, ggml_backend_buffer_type_t);
     size_t ggml_backend_alloc_ctx_tensors_from_buft_size(ggml_context *, ggml_backend_buffer_type_t);
     void ggml_backend_tensor_set(ggml_tensor *, const void *, size_t offset, size_t size);
-    void ggml_backend_tensor_set_async(ggml_backend_t, ggml_tensor *, const void *, size_t offset, size_t size);
     void ggml_backend_tensor_get(const ggml_tensor *, void *, size_t offset, size_t size);
     """
 )
@@ -147,7 +137,7 @@ def text(pointer: Any) -> str:
 
 F32, F16, I32 = 0, 1, 26
 PREC_F32 = 10
-DEVICE_CPU, DEVICE_GPU, DEVICE_IGPU = 0, 1, 2
+DEVICE_CPU = 0
 ROPE_MROPE = 8
 SCALE_NEAREST = 0
 USAGE_WEIGHTS = 1
