@@ -51,6 +51,8 @@ REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
     "linear with a kernel": (lambda: ops.linear(x(2, 5), W / "c"), "linear c: input (2, 5), weight (8, 5, 3, 3)"),
     "embedding by numbers": (lambda: ops.embedding(x(4), x(9, 3)), "embedding: ids f32 (4,), table (9, 3)"),
     "embedding of a vector": (lambda: ops.embedding(ids(4), x(9)), "embedding: ids i32 (4,), table (9,)"),
+    "prelu": (lambda: ops.prelu(x(1, 6, 2, 2), W["n.weight"]), "prelu n.weight: input (1, 6, 2, 2), slopes (7,)"),
+    "prelu of a sequence": (lambda: ops.prelu(x(2, 7), W["n.weight"]), "input (2, 7), slopes (7,)"),
     "layer_norm": (
         lambda: ops.layer_norm(x(2, 6), W / "n", eps=1e-6),
         "layer_norm n.weight: input (2, 6), weight (7,)",
@@ -115,6 +117,7 @@ SHAPES: dict[str, tuple[Callable[[], Tensor], tuple[int, ...]]] = {
     "timestep_embedding": (lambda: ops.timestep_embedding(x(3), 256), (3, 256)),
     "conv2d": (lambda: ops.conv2d(x(1, 5, 9, 8), W / "c", padding=1), (1, 8, 9, 8)),
     "conv2d with stride": (lambda: ops.conv2d(x(1, 5, 9, 8), W / "c", stride=2), (1, 8, 4, 3)),
+    "prelu": (lambda: ops.prelu(x(2, 7, 3, 5), W["n.weight"]), (2, 7, 3, 5)),
     "upsample_nearest": (lambda: ops.upsample_nearest(x(1, 3, 4, 5), 3), (1, 3, 12, 15)),
     "pad": (lambda: ops.pad(x(1, 3, 4, 5), bottom=1, right=2), (1, 3, 5, 7)),
 }

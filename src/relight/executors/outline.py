@@ -190,6 +190,11 @@ def joined(outline: Outline, pair: list[Callable[[], Value]], axis: int) -> Valu
     return outline.new(shape, first, second)
 
 
+def prelu(outline: Outline, node: Tensor, x: Value, slopes: Value) -> Value:
+    above = elementwise(outline, node, x)
+    return elementwise(outline, node, elementwise(outline, node, x, above), above)
+
+
 def rms_norm(outline: Outline, node: Tensor, x: Value, scale: Value) -> Value:
     return elementwise(outline, node, elementwise(outline, node, x))
 
@@ -273,6 +278,10 @@ OPS: dict[str, Callable[..., Value]] = {
     "gelu": elementwise,
     "gelu_tanh": elementwise,
     "quick_gelu": elementwise,
+    "relu": elementwise,
+    "tanh": elementwise,
+    "leaky_relu": whole,
+    "prelu": prelu,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,

@@ -34,6 +34,14 @@ def gelu_tanh(t: Tensor, x: np.ndarray) -> np.ndarray:
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def leaky_relu(t: Tensor, x: np.ndarray) -> np.ndarray:
+    return np.where(x < 0, t.attrs["slope"] * x, x)
+
+
+def prelu(t: Tensor, x: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    return np.where(x < 0, slopes[:, None, None] * x, x)
+
+
 def layer_norm(t: Tensor, x: np.ndarray, *affine: np.ndarray) -> np.ndarray:
     centred = x - x.mean(-1, keepdims=True)
     y = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + t.attrs["eps"])
@@ -104,6 +112,10 @@ OPS: dict[str, Callable[..., np.ndarray]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "quick_gelu": lambda t, x: x / (1 + np.exp(-1.702 * x)),
+    "relu": lambda t, x: np.maximum(x, 0),
+    "tanh": lambda t, x: np.tanh(x),
+    "leaky_relu": leaky_relu,
+    "prelu": prelu,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,

@@ -61,6 +61,26 @@ def quick_gelu(x: Tensor) -> Tensor:
     return _unary("quick_gelu", x)
 
 
+def relu(x: Tensor) -> Tensor:
+    return _unary("relu", x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    return _unary("tanh", x)
+
+
+def leaky_relu(x: Tensor, slope: float) -> Tensor:
+    """x where it is positive, else slope * x."""
+    return Tensor("leaky_relu", x.shape, "f32", (x,), {"slope": float(slope)})
+
+
+def prelu(x: Tensor, slopes: Tensor) -> Tensor:
+    """`leaky_relu` with a slope [C] for each channel of x [B C height width]."""
+    if len(x.shape) != 4 or slopes.shape != x.shape[1:2]:
+        raise ShapeError(f"prelu {slopes.name}: input {x.shape}, slopes {slopes.shape}")
+    return Tensor("prelu", x.shape, "f32", (x, slopes))
+
+
 def _unary(op: str, x: Tensor) -> Tensor:
     return Tensor(op, x.shape, "f32", (x,))
 
@@ -154,6 +174,6 @@ def pad(x: Tensor, *, bottom: int, right: int) -> Tensor:
 
 
 OPS = (
-    "add mul linear embedding reshape permute narrow concat silu gelu gelu_tanh quick_gelu layer_norm rms_norm "
-    "group_norm attention rope timestep_embedding conv2d upsample_nearest pad"
+    "add mul linear embedding reshape permute narrow concat silu gelu gelu_tanh quick_gelu relu tanh leaky_relu prelu "
+    "layer_norm rms_norm group_norm attention rope timestep_embedding conv2d upsample_nearest pad"
 ).split()

@@ -58,6 +58,7 @@ ffi.cdef(
     ggml_tensor * ggml_graph_node(ggml_cgraph *, int i);
 
     ggml_tensor * ggml_add(ggml_context *, ggml_tensor *, ggml_tensor *);
+    ggml_tensor * ggml_sub(ggml_context *, ggml_tensor *, ggml_tensor *);
     ggml_tensor * ggml_mul(ggml_context *, ggml_tensor *, ggml_tensor *);
     ggml_tensor * ggml_scale(ggml_context *, ggml_tensor *, float);
     ggml_tensor * ggml_scale_bias(ggml_context *, ggml_tensor *, float scale, float bias);
@@ -75,6 +76,9 @@ ffi.cdef(
     ggml_tensor * ggml_gelu(ggml_context *, ggml_tensor *);
     ggml_tensor * ggml_gelu_erf(ggml_context *, ggml_tensor *);
     ggml_tensor * ggml_gelu_quick(ggml_context *, ggml_tensor *);
+    ggml_tensor * ggml_relu(ggml_context *, ggml_tensor *);
+    ggml_tensor * ggml_tanh(ggml_context *, ggml_tensor *);
+    ggml_tensor * ggml_leaky_relu(ggml_context *, ggml_tensor *, float slope, bool inplace);
     ggml_tensor * ggml_norm(ggml_context *, ggml_tensor *, float eps);
     ggml_tensor * ggml_rms_norm(ggml_context *, ggml_tensor *, float eps);
     ggml_tensor * ggml_group_norm(ggml_context *, ggml_tensor *, int groups, float eps);

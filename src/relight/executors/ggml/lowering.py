@@ -174,6 +174,13 @@ def unary(name: str) -> Callable[..., Value]:
     return lower
 
 
+def prelu(lo: Lowering, node: Tensor, x: Value, slopes: Value) -> Value:
+    """ggml has one slope for a whole tensor: relu(x) + slopes * (x - relu(x))."""
+    above = lo.base.ggml_relu(lo.ctx, x)
+    below = lo.base.ggml_sub(lo.ctx, x, above)
+    return lo.base.ggml_add(lo.ctx, lo.base.ggml_mul(lo.ctx, below, per_channel(lo, slopes)), above)
+
+
 def layer_norm(lo: Lowering, node: Tensor, x: Value, *affine: Value) -> Value:
     y = lo.base.ggml_norm(lo.ctx, x, node.attrs["eps"])
     return lo.base.ggml_add(lo.ctx, lo.base.ggml_mul(lo.ctx, y, affine[0]), affine[1]) if affine else y
@@ -298,6 +305,10 @@ OPS: dict[str, Callable[..., Value]] = {
     "gelu": unary("ggml_gelu_erf"),
     "gelu_tanh": unary("ggml_gelu"),
     "quick_gelu": unary("ggml_gelu_quick"),
+    "relu": unary("ggml_relu"),
+    "tanh": unary("ggml_tanh"),
+    "leaky_relu": lambda lo, node, x: lo.base.ggml_leaky_relu(lo.ctx, lo.solid(x), node.attrs["slope"], False),
+    "prelu": prelu,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,

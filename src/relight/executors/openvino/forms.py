@@ -44,6 +44,7 @@ ROLES: dict[tuple[str, int], Role] = {
     ("linear", 1): "matrix",
     ("conv2d", 1): "constant",
     ("conv2d", 2): "constant",
+    ("prelu", 1): "constant",
     ("group_norm", 1): "constant",
     ("group_norm", 2): "constant",
 }
