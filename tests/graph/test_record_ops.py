@@ -47,8 +47,11 @@ REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
     "split": (lambda: x(2, 5).split([2, 2])[0], "split: [2, 2] does not add up to axis -1 of (2, 5)"),
     "concat": (lambda: ops.concat([x(2, 3), x(3, 3)], 1), "concat: shapes [(2, 3), (3, 3)] do not agree"),
     "concat of other ranks": (lambda: ops.concat([x(2, 3), x(2, 3, 1)], 0), "shapes [(2, 3), (2, 3, 1)]"),
-    "linear": (lambda: ops.linear(x(5, 63), W / "l"), "linear l: input (5, 63), weight (33, 64)"),
-    "linear with a kernel": (lambda: ops.linear(x(2, 5), W / "c"), "linear c: input (2, 5), weight (8, 5, 3, 3)"),
+    "linear": (lambda: ops.linear(x(5, 63), W / "l"), "linear l.weight: input (5, 63), weight (33, 64)"),
+    "linear with a kernel": (
+        lambda: ops.linear(x(2, 5), W / "c"),
+        "linear c.weight: input (2, 5), weight (8, 5, 3, 3)",
+    ),
     "embedding by numbers": (lambda: ops.embedding(x(4), x(9, 3)), "embedding: ids f32 (4,), table (9, 3)"),
     "embedding of a vector": (lambda: ops.embedding(ids(4), x(9)), "embedding: ids i32 (4,), table (9,)"),
     "prelu": (lambda: ops.prelu(x(1, 6, 2, 2), W["n.weight"]), "prelu n.weight: input (1, 6, 2, 2), slopes (7,)"),
@@ -91,7 +94,7 @@ REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
     ),
     "timestep_embedding": (lambda: ops.timestep_embedding(x(2, 1), 256), "timesteps (2, 1), dim 256"),
     "timestep_embedding of odd size": (lambda: ops.timestep_embedding(x(2), 255), "timesteps (2,), dim 255"),
-    "conv2d": (lambda: ops.conv2d(x(1, 4, 9, 9), W / "c"), "conv2d c: input (1, 4, 9, 9), weight (8, 5, 3, 3)"),
+    "conv2d": (lambda: ops.conv2d(x(1, 4, 9, 9), W / "c"), "conv2d c.weight: input (1, 4, 9, 9), weight (8, 5, 3, 3)"),
     "conv2d with a matrix": (lambda: ops.conv2d(x(1, 64, 9, 9), W / "l"), "input (1, 64, 9, 9), weight (33, 64)"),
     "conv2d larger than its input": (lambda: ops.conv2d(x(1, 5, 2, 2), W / "c"), "conv2d: shape (1, 8, 0, 0) needs"),
 }

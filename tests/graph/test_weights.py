@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relight.errors import ModelFileError, WeightMissing
-from relight.graph import Weights
+from relight.graph import Graph, Tensor, Weights, input_tensor, ops
 from relight.graph.tensor import ShapeError
 from shapes import ShapeIndex
 
@@ -108,3 +108,61 @@ def test_weights_of_another_network_are_refused_by_number(w: Weights) -> None:
 def test_children_are_counted_by_their_highest_number(w: Weights) -> None:
     assert (w / "blocks").count() == 11
     assert (w / "img_in").count() == 0
+
+
+class Pair(ShapeIndex):
+    """A pair of rank 4 beside `img_in.weight`, whose ranks from 1 on reach the rows from 8 on."""
+
+    def __init__(self) -> None:
+        super().__init__({"lora:img_in.weight.down": (4, 64), "lora:img_in.weight.up": (32, 4)}, "F16")
+
+    def ranks(self, name: str, rows: np.ndarray | None) -> tuple[int, int] | None:
+        if name != "img_in.weight":
+            return None
+        return (0, 4) if rows is None or rows.min() < 8 else (1, 4)
+
+
+def names_of(node: Tensor) -> dict[str, tuple[int, ...]]:
+    return {leaf.name: leaf.shape for leaf in Graph({"y": node}).weights}
+
+
+def test_a_linear_layer_adds_the_pair_beside_its_weight(w: Weights) -> None:
+    y = ops.linear(input_tensor("x", (5, 64)), w.with_adapters(Pair()) / "img_in")
+    assert [node.op for node in Graph({"y": y}).nodes if node.inputs] == ["linear", "linear", "linear", "add"]
+    assert names_of(y).keys() == {
+        "img_in.weight",
+        "img_in.bias",
+        "lora:img_in.weight.down",
+        "lora:img_in.weight.up",
+    }
+
+
+def test_a_layer_without_a_pair_stays_as_it_is(w: Weights) -> None:
+    y = ops.linear(input_tensor("x", (5, 96)), w.with_adapters(Pair()) / "blocks" / 0 / "lin")
+    assert names_of(y).keys() == {"blocks.0.lin.weight"}
+
+
+def test_up_has_the_rows_and_down_the_columns(w: Weights) -> None:
+    part = (w.with_adapters(Pair()) / "img_in").rows(4, 24).columns(32, 64)
+    assert names_of(ops.linear(input_tensor("x", (5, 32)), part)) == {
+        "img_in.weight": (20, 32),
+        "img_in.bias": (20,),
+        "lora:img_in.weight.down": (4, 32),
+        "lora:img_in.weight.up": (20, 4),
+    }
+
+
+def test_ranks_that_do_not_reach_the_rows_are_left_out(w: Weights) -> None:
+    shapes = names_of(ops.linear(input_tensor("x", (5, 64)), (w.with_adapters(Pair()) / "img_in").rows(8, 24)))
+    assert shapes["lora:img_in.weight.down"] == (3, 64)
+    assert shapes["lora:img_in.weight.up"] == (16, 3)
+
+
+def test_pairs_that_no_operation_adds_are_named(w: Weights) -> None:
+    adapted = w.with_adapters(Pair())
+    assert adapted.unapplied_adapters() == ["img_in.weight"]
+    (adapted / "img_in")["weight"]
+    assert adapted.unapplied_adapters() == ["img_in.weight"]
+    ops.linear(input_tensor("x", (5, 64)), adapted / "img_in")
+    assert adapted.unapplied_adapters() == []
+    assert w.unapplied_adapters() == []

@@ -1,6 +1,6 @@
 """What is to be computed: a recorded graph of about two dozen operations, independent of device and precision."""
 
 from relight.graph.tensor import Graph, Tensor, input_tensor
-from relight.graph.weights import WeightIndex, Weights
+from relight.graph.weights import AdapterIndex, WeightIndex, Weights
 
-__all__ = ["Graph", "Tensor", "WeightIndex", "Weights", "input_tensor"]
+__all__ = ["AdapterIndex", "Graph", "Tensor", "WeightIndex", "Weights", "input_tensor"]

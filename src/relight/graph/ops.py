@@ -16,13 +16,20 @@ from relight.graph.weights import Weights
 def linear(x: Tensor, w: Weights, *, bias: bool = True, wide_range: bool = False) -> Tensor:
     """x @ weight.T + bias over the last axis; weight [out in] (or a 1x1 kernel [out in 1 1]).
 
-    A bias is added where the file has one, unless `bias` is False.
+    A bias is added where the file has one, unless `bias` is False. So is, in any case, an adapter's low-rank pair.
     `wide_range` says that x may pass 65504, the largest F16; executors whose arithmetic is narrower scale it.
     """
-    weight, offset = w["weight"], w.get("bias") if bias else None
+    y = _linear(x, w["weight"], w.get("bias") if bias else None, wide_range)
+    if (pair := w.adapter("weight")) is None:
+        return y
+    down, up = pair
+    return y + _linear(_linear(x, down, None, wide_range), up, None, wide_range)
+
+
+def _linear(x: Tensor, weight: Tensor, offset: Tensor | None, wide_range: bool) -> Tensor:
     out, inner = weight.shape[0], weight.shape[1]
     if x.shape[-1] != inner or math.prod(weight.shape) != out * inner:
-        raise ShapeError(f"linear {w.path}: input {x.shape}, weight {weight.shape}")
+        raise ShapeError(f"linear {weight.name}: input {x.shape}, weight {weight.shape}")
     inputs = (x, weight) if offset is None else (x, weight, offset)
     return Tensor("linear", (*x.shape[:-1], out), "f32", inputs, {"wide_range": wide_range})
 
@@ -147,10 +154,20 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tens
 
 
 def conv2d(x: Tensor, w: Weights, *, stride: int = 1, padding: int = 0) -> Tensor:
-    """x [B C_in height width], weight [C_out C_in kh kw], bias [C_out]; zeros around."""
-    weight, bias = w["weight"], w.get("bias")
+    """x [B C_in height width], weight [C_out C_in kh kw], bias [C_out]; zeros around.
+
+    The low-rank pair of an adapter is added: `down` with the weight's kernel, stride and padding, then `up`, 1x1.
+    """
+    y = _conv2d(x, w["weight"], w.get("bias"), stride, padding)
+    if (pair := w.adapter("weight")) is None:
+        return y
+    down, up = pair
+    return y + _conv2d(_conv2d(x, down, None, stride, padding), up, None, 1, 0)
+
+
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     if len(x.shape) != 4 or len(weight.shape) != 4 or x.shape[1] != weight.shape[1]:
-        raise ShapeError(f"conv2d {w.path}: input {x.shape}, weight {weight.shape}")
+        raise ShapeError(f"conv2d {weight.name}: input {x.shape}, weight {weight.shape}")
     size = [(n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
     inputs = (x, weight) if bias is None else (x, weight, bias)
     attrs = {"stride": stride, "padding": padding}

@@ -22,6 +22,16 @@ class WeightIndex(Protocol):
     def format(self, name: str) -> str: ...
 
 
+class AdapterIndex(WeightIndex, Protocol):
+    """Low-rank pairs beside weights: `lora:NAME.down` [R in ...], shaped as weight NAME but for its rows, and
+    `lora:NAME.up` [out R ...]; their product is added to the weight."""
+
+    def ranks(self, name: str, rows: np.ndarray | None) -> tuple[int, int] | None:
+        """First and one past last of the ranks of weight NAME's pair that reach some rows of it (all where None); None
+        where there is no such pair."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class RowSelection:
     """Rows of a weight (axis 0) to take at load, by index, in order. Equal selections have equal keys."""
@@ -45,6 +55,7 @@ class Weights:
 
     `rows` and `columns` select a part of each matrix under the path. Executors apply them while they load, in whole
     blocks of the file's format, so a fused matrix can be used in pieces or reordered without being unpacked.
+    `adapters` are low-rank pairs, which linear layers and convolutions add by themselves.
     """
 
     index: WeightIndex
@@ -52,6 +63,11 @@ class Weights:
     asked: set[str] = field(default_factory=set)
     selected_rows: RowSelection | None = None
     selected_columns: tuple[int, int] | None = None
+    adapters: AdapterIndex | None = None
+
+    def with_adapters(self, adapters: AdapterIndex | None) -> Weights:
+        """The same place with these low-rank pairs instead of any others."""
+        return replace(self, adapters=adapters)
 
     def __truediv__(self, part: str | int) -> Weights:
         return replace(self, path=f"{self.path}.{part}" if self.path else str(part))
@@ -96,6 +112,20 @@ class Weights:
     def get(self, name: str) -> Tensor | None:
         return self[name] if name in self else None
 
+    def adapter(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """`down` and `up` of the pair beside a weight: `down` has the columns selected here, `up` the rows."""
+        full, rows = (self / name).path, self.selected_rows
+        if self.adapters is None:
+            return None
+        ranks = self.adapters.ranks(full, None if rows is None else rows.index)
+        if ranks is None:
+            return None
+        pair = Weights(self.adapters, f"lora:{full}", self.asked)
+        down, up = replace(pair, selected_columns=self.selected_columns), replace(pair, selected_rows=rows)
+        if ranks != (0, pair.shape("down")[0]):
+            down, up = down.rows(*ranks), up.columns(*ranks)
+        return down["down"], up["up"]
+
     def count(self) -> int:
         """How many numbered children the path has: 19 for `double_blocks` of FLUX."""
         prefix = self.path + "." if self.path else ""
@@ -111,6 +141,11 @@ class Weights:
         prefix = self.path + "." if self.path else ""
         names = (n for n in self.index if n.startswith(prefix) and not n.startswith(ignore))
         return sorted(name for name in names if name not in self.asked)
+
+    def unapplied_adapters(self) -> list[str]:
+        """Weights whose pairs no operation has added: the network does something else with them."""
+        names = (name for name in self.adapters or () if name.endswith(".up") and name not in self.asked)
+        return sorted(name.removeprefix("lora:").removesuffix(".up") for name in names)
 
     def require_all_used(self, what: str, ignore: tuple[str, ...] = ()) -> None:
         """Raise ModelFileError if the file has weights the network never asked for: it is another network's."""
