@@ -6,11 +6,12 @@ transformers 5. Only inputs and outputs are stored; weights come from `weights.p
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL, ControlNetModel, FluxTransformer2DModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 import weights as g
@@ -26,6 +27,10 @@ def main() -> None:
     save("flux_dev", **flux(guidance=True))
     save("vae_16", **vae(16, quant_convs=False))
     save("vae_4", **vae(4, quant_convs=True))
+    for kind in g.UNETS:
+        save(f"unet_{kind}", **unet(kind))
+    save("controlnet_sd1", **controlnet("sd1", 2))
+    save("controlnet_sdxl", **controlnet("sdxl", 1))
 
 
 def save(name: str, **arrays: np.ndarray) -> None:
@@ -253,6 +258,143 @@ VAE_PARTS = (
     (".downsample.conv.", ".downsamplers.0.conv."),
     (".block.", ".resnets."),
     (".down.", ".down_blocks."),
+)
+
+
+def unet(kind: str) -> dict[str, np.ndarray]:
+    """Two latents of their own timestep and text, of a height and width that the levels halve to odd numbers."""
+    spec = g.UNETS[kind]
+    inputs = {
+        "latents": uniform(10, 2, spec.in_channels, 10, 7),
+        "timesteps": np.array([731.0, 12.25], np.float32),
+        "context": uniform(11, 2, 5, spec.context),
+    } | label_inputs(spec, 2)
+    return inputs | {"noise": published_unet(kind)(**called_with(inputs)).sample.numpy()}
+
+
+def controlnet(kind: str, batch: int) -> dict[str, np.ndarray]:
+    """A ControlNet's residuals, and what the UNet of the same kind makes of them."""
+    spec = g.UNETS[kind]
+    model = ControlNetModel(conditioning_embedding_out_channels=(16, 32, 96, 256), **unet_settings(spec))
+    load_compvis(model, spec, g.random_weights(g.controlnet_shapes(spec), seed=2))
+    inputs = {
+        "latents": uniform(12, batch, 4, 6, 10),
+        "timesteps": np.array([731.0, 12.25], np.float32)[:batch],
+        "context": uniform(13, batch, 5, spec.context),
+    } | label_inputs(spec, batch)
+    hint = (uniform(14, 1, 3, 48, 80) > 0).astype(np.float32)
+    called = called_with(inputs)
+    skips, middle = model(
+        **called,
+        controlnet_cond=torch.from_numpy(hint).repeat(batch, 1, 1, 1),
+        conditioning_scale=0.7,
+        return_dict=False,
+    )
+    noise = published_unet(kind)(
+        **called, down_block_additional_residuals=skips, mid_block_additional_residual=middle
+    ).sample.numpy()
+    controls = {f"control_{i}": skip.numpy() for i, skip in enumerate(skips)} | {"control_middle": middle.numpy()}
+    strength = np.array([0.7], np.float32)
+    return inputs | {"hint": hint, "strength": strength} | controls | {"noise": noise}
+
+
+def label_inputs(spec: g.UnetSpec, batch: int) -> dict[str, np.ndarray]:
+    """SDXL's: pooled text, and original size, crop and target size, height first."""
+    if not spec.label:
+        return {}
+    sizes = np.array([[1024, 768, 0, 16, 512, 640]], np.float32).repeat(batch, 0)
+    return {"pooled": uniform(15, batch, g.UNET_POOLED), "sizes": sizes}
+
+
+def called_with(inputs: dict[str, np.ndarray]) -> dict[str, object]:
+    called: dict[str, object] = {
+        theirs: torch.from_numpy(inputs[ours])
+        for ours, theirs in (("latents", "sample"), ("timesteps", "timestep"), ("context", "encoder_hidden_states"))
+    }
+    if "pooled" in inputs:
+        pooled, sizes = torch.from_numpy(inputs["pooled"]), torch.from_numpy(inputs["sizes"])
+        called["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes}
+    return called
+
+
+def published_unet(kind: str) -> UNet2DConditionModel:
+    spec = g.UNETS[kind]
+    up_blocks = tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(spec.depths))
+    model = UNet2DConditionModel(up_block_types=up_blocks, **unet_settings(spec))
+    load_compvis(model, spec, g.random_weights(g.unet_shapes(spec)))
+    return model
+
+
+def unet_settings(spec: g.UnetSpec) -> dict[str, object]:
+    """`attention_head_dim` is diffusers' name for the number of heads."""
+    linear = spec.linear_projection
+    settings: dict[str, object] = {
+        "in_channels": spec.in_channels,
+        "block_out_channels": spec.channels,
+        "down_block_types": tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in spec.depths),
+        "layers_per_block": spec.res_blocks,
+        "transformer_layers_per_block": tuple(depth or spec.middle_depth for depth in spec.depths),
+        "cross_attention_dim": spec.context,
+        "attention_head_dim": tuple(channels // 64 for channels in spec.channels) if linear else 8,
+        "use_linear_projection": linear,
+    }
+    if spec.label:
+        settings |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": spec.label,
+        }
+    return settings
+
+
+def load_compvis(model: torch.nn.Module, spec: g.UnetSpec, arrays: dict[str, np.ndarray]) -> None:
+    ours = {theirs: compvis_name(theirs, spec) for theirs in model.state_dict()}
+    assert set(ours.values()) == arrays.keys(), set(ours.values()) ^ arrays.keys()
+    load(model, {theirs: arrays[name] for theirs, name in ours.items()})
+
+
+def compvis_name(name: str, spec: g.UnetSpec) -> str:
+    """Diffusers' names to CompVis', which numbers the blocks through and the layers within a block."""
+    block, rest = compvis_block(name, spec)
+    for theirs, ours in UNET_PARTS:
+        rest = re.sub(rf"^{theirs}\.", f"{ours}.", rest)
+    return f"{block}.{rest}".removeprefix(".")
+
+
+def compvis_block(name: str, spec: g.UnetSpec) -> tuple[str, str]:
+    if match := re.fullmatch(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.+)", name):
+        side, level, layer, number, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
+        first = level * (spec.res_blocks + 1) + (side == "down")
+        if layer == "downsamplers":
+            return f"input_blocks.{first + spec.res_blocks}.0", rest.replace("conv", "op")
+        if layer == "upsamplers":
+            attends = spec.depths[-1 - level] > 0
+            return f"output_blocks.{first + spec.res_blocks}.{1 + attends}", rest
+        return f"{'input' if side == 'down' else 'output'}_blocks.{first + number}.{int(layer == 'attentions')}", rest
+    if match := re.fullmatch(r"mid_block\.(\w+)\.(\d)\.(.+)", name):
+        return f"middle_block.{2 * int(match[2]) if match[1] == 'resnets' else 1}", match[3]
+    if match := re.fullmatch(r"controlnet_cond_embedding\.blocks\.(\d)\.(.+)", name):
+        return f"input_hint_block.{2 * int(match[1]) + 2}", match[2]
+    return "", re.sub(r"^controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0", name)
+
+
+UNET_PARTS = (
+    ("norm1", "in_layers.0"),
+    ("conv1", "in_layers.2"),
+    ("time_emb_proj", "emb_layers.1"),
+    ("norm2", "out_layers.0"),
+    ("conv2", "out_layers.3"),
+    ("conv_shortcut", "skip_connection"),
+    ("time_embedding.linear_1", "time_embed.0"),
+    ("time_embedding.linear_2", "time_embed.2"),
+    ("add_embedding.linear_1", "label_emb.0.0"),
+    ("add_embedding.linear_2", "label_emb.0.2"),
+    ("conv_in", "input_blocks.0.0"),
+    ("conv_norm_out", "out.0"),
+    ("conv_out", "out.2"),
+    ("controlnet_cond_embedding.conv_in", "input_hint_block.0"),
+    ("controlnet_cond_embedding.conv_out", f"input_hint_block.{2 * len(g.HINT_CHANNELS)}"),
+    ("controlnet_mid_block", "middle_block_out.0"),
 )
 
 if __name__ == "__main__":

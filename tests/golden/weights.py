@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +19,8 @@ Shapes = dict[str, tuple[int, ...]]
 CLIP_VOCABULARY, CLIP_HIDDEN, CLIP_MLP, CLIP_LAYERS = 1000, 256, 512, 3
 T5_VOCABULARY, T5_HIDDEN, T5_HEADS, T5_MLP, T5_LAYERS = 600, 256, 8, 768, 2
 FLUX_HIDDEN, FLUX_HEADS, FLUX_TEXT, FLUX_POOLED, FLUX_DOUBLE, FLUX_SINGLE = 256, 2, 512, 256, 2, 2
+UNET_POOLED = 96
+HINT_CHANNELS = (16, 16, 32, 32, 96, 96, 256)  # in every published ControlNet
 VAE_CHANNELS = (32, 64, 64, 192)  # the last, as in real ones, too wide for one head of flash attention
 
 
@@ -154,3 +159,101 @@ def res_block_shapes(name: str, inputs: int, outputs: int) -> Shapes:
     shapes = norm(f"{name}.norm1", inputs) | conv(f"{name}.conv1", outputs, inputs)
     shapes |= norm(f"{name}.norm2", outputs) | conv(f"{name}.conv2", outputs, outputs)
     return shapes | (conv(f"{name}.nin_shortcut", outputs, inputs, 1) if inputs != outputs else {})
+
+
+@dataclass(frozen=True)
+class UnetSpec:
+    """`channels` and `depths` (transformer blocks behind each res block) per level, full resolution first."""
+
+    channels: tuple[int, ...]
+    depths: tuple[int, ...]
+    middle_depth: int
+    context: int
+    label: int = 0
+    in_channels: int = 4
+    linear_projection: bool = True
+    res_blocks: int = 2
+
+    @property
+    def embedding(self) -> int:
+        return 4 * self.channels[0]
+
+
+UNETS = {
+    "sd1": UnetSpec((32, 64, 64), (1, 1, 0), 1, 768, linear_projection=False),
+    "sd1_inpaint": UnetSpec((32, 64, 64), (1, 1, 0), 1, 768, in_channels=9, linear_projection=False),
+    "sd2": UnetSpec((64, 128), (1, 0), 1, 96),
+    "sdxl": UnetSpec((64, 128), (0, 2), 2, 96, label=UNET_POOLED + 6 * 256),
+}
+
+
+def unet_shapes(spec: UnetSpec) -> Shapes:
+    """The input blocks, then their mirror image: each output block takes one skip on top of what comes from below."""
+    shapes, skips = unet_encoder_shapes(spec)
+    size, block = skips[-1], 0
+    for level, channels in reversed(list(enumerate(spec.channels))):
+        for i in range(spec.res_blocks + 1):
+            p = f"output_blocks.{block}"
+            shapes |= unet_res_block_shapes(f"{p}.0", spec, size + skips.pop(), channels)
+            if spec.depths[level]:
+                shapes |= transformer_shapes(f"{p}.1", spec, channels, spec.depths[level])
+            if level and i == spec.res_blocks:
+                shapes |= conv(f"{p}.{2 if spec.depths[level] else 1}.conv", channels, channels)
+            size, block = channels, block + 1
+    return shapes | norm("out.0", size) | conv("out.2", 4, size)
+
+
+def unet_encoder_shapes(spec: UnetSpec) -> tuple[Shapes, list[int]]:
+    """Everything down to the middle block, and the channels of each skip."""
+    first, emb = spec.channels[0], spec.embedding
+    shapes = linear("time_embed.0", emb, first) | linear("time_embed.2", emb, emb)
+    if spec.label:
+        shapes |= linear("label_emb.0.0", emb, spec.label) | linear("label_emb.0.2", emb, emb)
+    shapes |= conv("input_blocks.0.0", first, spec.in_channels)
+    skips = [first]
+    for level, (channels, depth) in enumerate(zip(spec.channels, spec.depths, strict=True)):
+        for _ in range(spec.res_blocks):
+            p = f"input_blocks.{len(skips)}"
+            shapes |= unet_res_block_shapes(f"{p}.0", spec, skips[-1], channels)
+            if depth:
+                shapes |= transformer_shapes(f"{p}.1", spec, channels, depth)
+            skips.append(channels)
+        if level < len(spec.channels) - 1:
+            shapes |= conv(f"input_blocks.{len(skips)}.0.op", channels, channels)
+            skips.append(channels)
+    for i in (0, 2):
+        shapes |= unet_res_block_shapes(f"middle_block.{i}", spec, skips[-1], skips[-1])
+    return shapes | transformer_shapes("middle_block.1", spec, skips[-1], spec.middle_depth), skips
+
+
+def unet_res_block_shapes(name: str, spec: UnetSpec, inputs: int, outputs: int) -> Shapes:
+    shapes = norm(f"{name}.in_layers.0", inputs) | conv(f"{name}.in_layers.2", outputs, inputs)
+    shapes |= linear(f"{name}.emb_layers.1", outputs, spec.embedding)
+    shapes |= norm(f"{name}.out_layers.0", outputs) | conv(f"{name}.out_layers.3", outputs, outputs)
+    return shapes | (conv(f"{name}.skip_connection", outputs, inputs, 1) if inputs != outputs else {})
+
+
+def transformer_shapes(name: str, spec: UnetSpec, size: int, depth: int) -> Shapes:
+    projection = linear if spec.linear_projection else partial(conv, kernel=1)
+    shapes = norm(f"{name}.norm", size) | projection(f"{name}.proj_in", size, size)
+    for i in range(depth):
+        p = f"{name}.transformer_blocks.{i}"
+        for part, source in (("attn1", size), ("attn2", spec.context)):
+            shapes |= {f"{p}.{part}.to_q.weight": (size, size)}
+            shapes |= {f"{p}.{part}.{matrix}.weight": (size, source) for matrix in ("to_k", "to_v")}
+            shapes |= linear(f"{p}.{part}.to_out.0", size, size)
+        shapes |= linear(f"{p}.ff.net.0.proj", 8 * size, size) | linear(f"{p}.ff.net.2", size, 4 * size)
+        for part in ("norm1", "norm2", "norm3"):
+            shapes |= norm(f"{p}.{part}", size)
+    return shapes | projection(f"{name}.proj_out", size, size)
+
+
+def controlnet_shapes(spec: UnetSpec) -> Shapes:
+    shapes, skips = unet_encoder_shapes(spec)
+    for i, channels in enumerate(skips):
+        shapes |= conv(f"zero_convs.{i}.0", channels, channels, 1)
+    shapes |= conv("middle_block_out.0", skips[-1], skips[-1], 1)
+    sizes = (3, *HINT_CHANNELS, spec.channels[0])
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
+        shapes |= conv(f"input_hint_block.{2 * i}", outputs, inputs)
+    return shapes
