@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -79,14 +79,24 @@ class Executor(Protocol):
         ...
 
     def load(self, graphs: tuple[Graph, ...], source: WeightSource, progress: Progress | None = None) -> LoadedWeights:
-        """Bring the weights that these graphs need to the device. Raises OutOfDeviceMemory, UnsupportedOp."""
+        """Bring to the device those weights of these graphs that the source has: a network and its adapters are loaded
+        apart, so that either can be closed alone. Raises OutOfDeviceMemory, UnsupportedOp.
+        """
         ...
 
     def compile(self, graph: Graph, weights: Any, options: CompileOptions) -> Program:
-        """`weights` are what this executor's `load` gave. Raises UnsupportedOp or OutOfDeviceMemory, never in run()."""
+        """`weights` are what this executor's `load` gave, once or several times: one of them or a sequence.
+
+        Raises WeightMissing where none of them has a weight, UnsupportedOp or OutOfDeviceMemory; never in run().
+        """
         ...
 
     def close(self) -> None: ...
+
+
+def loaded_sets[W](weights: W | Sequence[W]) -> Sequence[W]:
+    """What `compile` was given, as a sequence."""
+    return weights if isinstance(weights, Sequence) else (weights,)
 
 
 def check_inputs(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

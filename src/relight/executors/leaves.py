@@ -6,11 +6,11 @@ Rows and columns are taken in whole blocks of the file's format.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from relight.errors import UnsupportedOp
+from relight.errors import UnsupportedOp, WeightMissing
 from relight.graph import Graph, Tensor
 from relight.weights.checkpoint import StoredTensor
 from relight.weights.formats import FORMATS
@@ -38,6 +38,22 @@ def roles(graphs: tuple[Graph, ...]) -> dict[object, tuple[Tensor, str]]:
                 if known != role:
                     raise UnsupportedOp(f"{source.name} is used both as {known} and as {role}")
     return found
+
+
+def wanted(graphs: tuple[Graph, ...], source: Mapping[str, StoredTensor]) -> dict[object, tuple[Tensor, str]]:
+    """Of `roles`, those whose weights the source has."""
+    return {key: (leaf, role) for key, (leaf, role) in roles(graphs).items() if leaf.name in source}
+
+
+def joined[T](graph: Graph, sets: Sequence[Mapping[object, T]]) -> dict[object, T]:
+    """What the graph's leaves were loaded as, by key, from several sets by key. Raises WeightMissing."""
+    found = {key: held for loaded in reversed(sets) for key, held in loaded.items()}
+    for leaf in graph.weights:
+        if leaf.attrs["key"] not in found:
+            raise WeightMissing(
+                f"{leaf.name}, as this graph uses it, is in none of the {len(sets)} sets of weights loaded"
+            )
+    return {leaf.attrs["key"]: found[leaf.attrs["key"]] for leaf in graph.weights}
 
 
 def held_format(leaf: Tensor, role: str) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from relight.errors import UnsupportedOp
 from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs
-from relight.executors.leaves import held_format, leaf_nbytes, roles
+from relight.executors.leaves import held_format, leaf_nbytes, roles, wanted
 from relight.executors.limit import MemoryLimit
 from relight.executors.outline import OPS, Outline
 from relight.graph import Graph, Tensor
@@ -74,6 +74,10 @@ class NullProgram:
         self._taken = 0
 
 
+def _held_bytes(leaves: Mapping[object, tuple[Tensor, str]]) -> int:
+    return sum(leaf_nbytes(leaf, held_format(leaf, role)) for leaf, role in leaves.values())
+
+
 class NullExecutor:
     """Stands in for any device: with a name like `vulkan0` it chooses as ggml does on a GPU, else as on the CPU."""
 
@@ -89,16 +93,18 @@ class NullExecutor:
         return MemoryUse(self.measure_weights((graph,)), outline.fixed_bytes + outline.peak_bytes())
 
     def measure_weights(self, graphs: tuple[Graph, ...]) -> int:
-        return sum(leaf_nbytes(leaf, held_format(leaf, role)) for leaf, role in roles(graphs).values())
+        return _held_bytes(roles(graphs))
 
     def load(self, graphs: tuple[Graph, ...], source: WeightSource, progress: Progress | None = None) -> NullWeights:
-        nbytes = self.measure_weights(graphs)
+        nbytes = _held_bytes(wanted(graphs, source))
         self.limit.take(nbytes, "weights")
         if progress:
             progress(nbytes, nbytes)
         return NullWeights(self.limit, nbytes)
 
-    def compile(self, graph: Graph, weights: NullWeights, options: CompileOptions) -> NullProgram:
+    def compile(
+        self, graph: Graph, weights: NullWeights | Sequence[NullWeights], options: CompileOptions
+    ) -> NullProgram:
         for node in graph.nodes:
             if (reason := self.why_not(node)) is not None:
                 raise UnsupportedOp(reason)

@@ -6,13 +6,13 @@ Other executors are tested against this one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs
-from relight.executors.leaves import leaf_float32
+from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs, loaded_sets
+from relight.executors.leaves import joined, leaf_float32
 from relight.graph import Graph, Tensor
 
 
@@ -145,7 +145,7 @@ class ReferenceWeights:
 @dataclass
 class ReferenceProgram:
     graph: Graph
-    weights: ReferenceWeights
+    arrays: dict[object, np.ndarray]  # of weights, by leaf key
     memory: MemoryUse
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -155,7 +155,7 @@ class ReferenceProgram:
             if node.op == "input":
                 values[node.serial] = given[node.name]
             elif node.op == "weight":
-                values[node.serial] = self.weights.arrays[node.attrs["key"]]
+                values[node.serial] = self.arrays[node.attrs["key"]]
             else:
                 with np.errstate(over="ignore"):
                     value = OPS[node.op](node, *(values[source.serial] for source in node.inputs))
@@ -182,7 +182,7 @@ class ReferenceExecutor:
     def load(
         self, graphs: tuple[Graph, ...], source: WeightSource, progress: Progress | None = None
     ) -> ReferenceWeights:
-        leaves = {leaf.attrs["key"]: leaf for graph in graphs for leaf in graph.weights}
+        leaves = {leaf.attrs["key"]: leaf for graph in graphs for leaf in graph.weights if leaf.name in source}
         arrays = {}
         for done, (key, leaf) in enumerate(leaves.items(), 1):
             arrays[key] = leaf_float32(leaf, source[leaf.name])
@@ -190,8 +190,11 @@ class ReferenceExecutor:
                 progress(done, len(leaves))
         return ReferenceWeights(arrays)
 
-    def compile(self, graph: Graph, weights: ReferenceWeights, options: CompileOptions) -> ReferenceProgram:
-        return ReferenceProgram(graph, weights, self.measure(graph, options))
+    def compile(
+        self, graph: Graph, weights: ReferenceWeights | Sequence[ReferenceWeights], options: CompileOptions
+    ) -> ReferenceProgram:
+        arrays = joined(graph, [loaded.arrays for loaded in loaded_sets(weights)])
+        return ReferenceProgram(graph, arrays, self.measure(graph, options))
 
     def close(self) -> None:
         pass

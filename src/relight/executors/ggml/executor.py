@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from relight.errors import ExecutorError, OutOfDeviceMemory, UnsupportedOp
-from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs
+from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs, loaded_sets
 from relight.executors.cores import physical_cores
 from relight.executors.ggml.api import STATUS, ffi, text
 from relight.executors.ggml.devices import Device, find_device
 from relight.executors.ggml.lowering import DTYPES, OPS, Lowering, dimensions, node_bound
 from relight.executors.ggml.weights import GgmlWeights, placeholder
-from relight.executors.leaves import held_format, roles
+from relight.executors.leaves import held_format, joined, roles
 from relight.executors.limit import GIB, MemoryLimit
 from relight.graph import Graph, Tensor
 
@@ -85,8 +85,10 @@ class GgmlExecutor:
     def load(self, graphs: tuple[Graph, ...], source: WeightSource, progress: Progress | None = None) -> GgmlWeights:
         return GgmlWeights(self.device, self.limit, graphs, source, progress)
 
-    def compile(self, graph: Graph, weights: GgmlWeights, options: CompileOptions) -> GgmlProgram:
-        return GgmlProgram(self, graph, weights, options)
+    def compile(
+        self, graph: Graph, weights: GgmlWeights | Sequence[GgmlWeights], options: CompileOptions
+    ) -> GgmlProgram:
+        return GgmlProgram(self, graph, loaded_sets(weights), options)
 
     def close(self) -> None:
         pass
@@ -163,7 +165,10 @@ class Build:
 class GgmlProgram:
     """One graph, built and allocated once and run for every step. `seconds` is the time of the last run."""
 
-    def __init__(self, executor: GgmlExecutor, graph: Graph, weights: GgmlWeights, options: CompileOptions) -> None:
+    def __init__(
+        self, executor: GgmlExecutor, graph: Graph, weights: Sequence[GgmlWeights], options: CompileOptions
+    ) -> None:
+        tensors = joined(graph, [loaded.tensors for loaded in weights])
         self.executor, self.base, self.device = executor, executor.base, executor.device
         self.recorded = graph
         self.seconds = 0.0
@@ -175,7 +180,7 @@ class GgmlProgram:
         self._taken = self.memory.compute
         self._build: Build | None = None
         try:
-            self._build = Build(self.device, graph, options, lambda ctx, leaf: weights.tensors[leaf.attrs["key"]])
+            self._build = Build(self.device, graph, options, lambda ctx, leaf: tensors[leaf.attrs["key"]])
             self._check_supported(self._build)
             self._stream = executor.open_stream()
             self._allocate(self._build)

@@ -14,7 +14,7 @@ from relight.executors.base import Progress, WeightSource
 from relight.executors.ggml.api import USAGE_WEIGHTS, ffi
 from relight.executors.ggml.devices import Device
 from relight.executors.ggml.lowering import dimensions
-from relight.executors.leaves import held_format, held_pieces, leaf_nbytes, roles
+from relight.executors.leaves import held_format, held_pieces, leaf_nbytes, wanted
 from relight.executors.limit import MemoryLimit
 from relight.graph import Graph, Tensor
 from relight.weights.checkpoint import StoredTensor
@@ -25,7 +25,7 @@ UPLOAD_THREADS = 8
 
 
 class GgmlWeights:
-    """The tensors of one checkpoint on one device, by leaf key. `nbytes` counts what the device holds for them."""
+    """What the graphs use of one source on one device, by leaf key. `nbytes` counts what the device holds for them."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class GgmlWeights:
         self.tensors: dict[object, Any] = {}
         self._buffers: list[Any] = []
         self._kept: list[Any] = []  # memory that ggml uses in place
-        leaves = roles(graphs)
+        leaves = wanted(graphs, source)
         overhead = self.base.ggml_tensor_overhead() * (len(leaves) + 1)
         self._contexts = [self.base.ggml_init((overhead, ffi.NULL, True)) for _ in range(2)]
         try:

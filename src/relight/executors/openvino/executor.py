@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import openvino as ov
 
 from relight.errors import UnsupportedOp
-from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource
+from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, loaded_sets
 from relight.executors.cores import physical_cores
 from relight.executors.openvino import tables
 from relight.executors.openvino.cache import ModelCache, default_folder
@@ -26,7 +26,7 @@ from relight.executors.openvino.memory import check_room, measure
 from relight.executors.openvino.model import SegmentModel
 from relight.executors.openvino.program import OpenvinoProgram, Step, weight_tensors
 from relight.executors.openvino.segments import cut
-from relight.executors.openvino.weights import OpenvinoWeights, load
+from relight.executors.openvino.weights import OpenvinoWeights, WeightSets, load
 from relight.graph import Graph, Tensor
 from relight.weights.formats import FORMATS
 
@@ -68,22 +68,24 @@ class OpenvinoExecutor:
         """Reads the file's pages; weights are packed when a program first says into which form."""
         return load(graphs, source, self.threads, progress)
 
-    def compile(self, graph: Graph, weights: OpenvinoWeights, options: CompileOptions) -> OpenvinoProgram:
+    def compile(
+        self, graph: Graph, weights: OpenvinoWeights | Sequence[OpenvinoWeights], options: CompileOptions
+    ) -> OpenvinoProgram:
         self._check_ops(graph)
+        loaded = WeightSets.of(graph, loaded_sets(weights))
         models = self._segments(graph, options)
         memory = measure(graph, models, elements(graph, options))
-        check_room(memory, weights.private_nbytes, lambda: self._alternatives(graph, options))
+        check_room(memory, loaded.private_nbytes, lambda: self._alternatives(graph, options))
         requests: dict[str, Any] = {}
         blobs: list[np.ndarray] = []
         steps = []
         for model in models:
             signature = model.signature
             if signature not in requests:
-                requests[signature] = self._compiled(model, weights, blobs).create_infer_request()
-            steps.append(Step(requests[signature], model, weight_tensors(model, weights)))
-        uses_held = {use.key for model in models for use in model.weights} & weights.arrays.keys()
-        held = blobs + [array for key in uses_held for array in weights.arrays[key]]
-        return OpenvinoProgram(graph, memory, steps, dict(weights.stored), held)
+                requests[signature] = self._compiled(model, loaded, blobs).create_infer_request()
+            steps.append(Step(requests[signature], model, weight_tensors(model, loaded)))
+        held = blobs + [array for model in models for use in model.weights for array in loaded.already_packed(use)]
+        return OpenvinoProgram(graph, memory, steps, loaded.stored, held)
 
     def close(self) -> None:
         pass
@@ -110,7 +112,7 @@ class OpenvinoExecutor:
                 needs[precision] = self.measure(graph, replace(options, precision=precision))
         return needs
 
-    def _compiled(self, model: SegmentModel, weights: OpenvinoWeights, blobs: list[np.ndarray]) -> Any:
+    def _compiled(self, model: SegmentModel, weights: WeightSets, blobs: list[np.ndarray]) -> Any:
         """From the cache where the model has constants and was compiled before. Others compile as fast as they load."""
         start = time.perf_counter()
         key = self._cache_key(model, weights)
@@ -122,7 +124,7 @@ class OpenvinoExecutor:
         log.debug("%d operations ready in %.2f s", len(model.segment.nodes), time.perf_counter() - start)
         return compiled
 
-    def _cache_key(self, model: SegmentModel, weights: OpenvinoWeights) -> str | None:
+    def _cache_key(self, model: SegmentModel, weights: WeightSets) -> str | None:
         """Hash of structure, device and the files that the constants come from; None without constants or files."""
         files = []
         for use in model.constants:

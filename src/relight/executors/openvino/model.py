@@ -14,7 +14,7 @@ from relight.executors.openvino import tables
 from relight.executors.openvino.forms import Use, layout
 from relight.executors.openvino.lowering import OPS, Elements, Matrix, Node, convert
 from relight.executors.openvino.segments import Segment
-from relight.executors.openvino.weights import OpenvinoWeights, writable
+from relight.executors.openvino.weights import WeightSets, writable
 from relight.graph import Tensor
 
 Uses = Mapping[tuple[int, int], Use]
@@ -114,7 +114,7 @@ class SegmentModel:
         whole = repr((nodes, feeds, constants, self.gives, self.elements))
         return hashlib.sha256(whole.encode()).hexdigest()
 
-    def build(self, weights: OpenvinoWeights) -> ov.Model:
+    def build(self, weights: WeightSets) -> ov.Model:
         parameters = [op.parameter(list(feed.shape), getattr(ov.Type, feed.element)) for feed in self.feeds]
         constants = [op.constant(writable(weights.packed(use)[0]), shared_memory=True) for use in self.constants]
         results: list[Node] = []

@@ -13,7 +13,7 @@ from relight.executors.base import MemoryUse, check_inputs
 from relight.executors.openvino import tables
 from relight.executors.openvino.forms import Use
 from relight.executors.openvino.model import SegmentModel
-from relight.executors.openvino.weights import OpenvinoWeights
+from relight.executors.openvino.weights import WeightSets
 from relight.graph import Graph, Tensor
 
 Values = dict[tuple[object, ...], tuple[np.ndarray, ...]]
@@ -74,7 +74,7 @@ def _result(node: Tensor, values: Values) -> np.ndarray:
     return np.array(array, np.float32)
 
 
-def weight_tensors(model: SegmentModel, weights: OpenvinoWeights) -> dict[int, ov.Tensor]:
+def weight_tensors(model: SegmentModel, weights: WeightSets) -> dict[int, ov.Tensor]:
     tensors: dict[int, ov.Tensor] = {}
     for number, feed in enumerate(model.feeds):
         if isinstance(feed.source, Use) and feed.part == 0:

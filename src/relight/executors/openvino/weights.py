@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import openvino as ov
 
 from relight.executors.base import Progress, WeightSource
-from relight.executors.leaves import leaf_nbytes
+from relight.executors.leaves import joined, leaf_nbytes
 from relight.executors.openvino.forms import Use, layout, pack
 from relight.graph import Graph, Tensor
 from relight.weights.checkpoint import StoredTensor
@@ -56,9 +56,40 @@ class OpenvinoWeights:
         self.stored.clear()
 
 
+@dataclass(frozen=True)
+class WeightSets:
+    """The loads that one graph takes its weights from, each leaf from its own, where it is packed and stays."""
+
+    sets: Sequence[OpenvinoWeights]
+    owner: Mapping[object, OpenvinoWeights]
+
+    @classmethod
+    def of(cls, graph: Graph, sets: Sequence[OpenvinoWeights]) -> WeightSets:
+        """Raises WeightMissing for a leaf that none of them has."""
+        return cls(sets, joined(graph, [dict.fromkeys(loaded.stored, loaded) for loaded in sets]))
+
+    @property
+    def stored(self) -> dict[object, tuple[Tensor, StoredTensor]]:
+        return {key: loaded.stored[key] for key, loaded in self.owner.items()}
+
+    @property
+    def private_nbytes(self) -> int:
+        return sum(loaded.private_nbytes for loaded in self.sets)
+
+    def already_packed(self, use: Use) -> list[np.ndarray]:
+        """Empty for constants of a model that was compiled before: they are not packed again."""
+        return self.owner[use.leaf.attrs["key"]].arrays.get(use.key, [])
+
+    def packed(self, use: Use) -> list[np.ndarray]:
+        return self.owner[use.leaf.attrs["key"]].packed(use)
+
+    def tensors(self, use: Use) -> list[ov.Tensor]:
+        return self.owner[use.leaf.attrs["key"]].tensors(use)
+
+
 def load(graphs: tuple[Graph, ...], source: WeightSource, threads: int, progress: Progress | None) -> OpenvinoWeights:
     """Reads what the graphs need into the page cache. Nothing is converted before a program says to which form."""
-    leaves = {leaf.attrs["key"]: leaf for graph in graphs for leaf in graph.weights}
+    leaves = {leaf.attrs["key"]: leaf for graph in graphs for leaf in graph.weights if leaf.name in source}
     stored = {key: (leaf, source[leaf.name]) for key, leaf in leaves.items()}
     tensors = {tensor.name: tensor for _, tensor in stored.values()}
     done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
