@@ -321,7 +321,7 @@ def published_unet(kind: str) -> UNet2DConditionModel:
     spec = g.UNETS[kind]
     up_blocks = tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(spec.depths))
     model = UNet2DConditionModel(up_block_types=up_blocks, **unet_settings(spec))
-    load_compvis(model, spec, g.random_weights(g.unet_shapes(spec)))
+    load_compvis(model, spec, g.unet_weights(kind))
     return model
 
 

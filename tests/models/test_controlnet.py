@@ -48,7 +48,7 @@ def test_residuals_are_the_published_ones(executor: Executor, source: ArraySourc
 
 def test_a_controlled_step_is_the_published_one(executor: Executor, kind: str) -> None:
     expected = golden(f"controlnet_{kind}")
-    source = ArraySource(g.random_weights(g.unet_shapes(g.UNETS[kind])))
+    source = ArraySource(g.unet_weights(kind))
     w = Weights(source)
     batch = len(expected["latents"])
     graph = unet.record(w, unet.UnetConfig.from_weights(w), 6, 10, 5, batch, control=True)

@@ -35,7 +35,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def arrays(kind: str) -> dict[str, np.ndarray]:
-    return g.random_weights(g.unet_shapes(g.UNETS[kind]))
+    return g.unet_weights(kind)
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -53,7 +53,7 @@ def test_noise_is_the_published_one(
 
 def test_projections_may_be_kernels_or_matrices() -> None:
     """SD 1.x keeps proj_in and proj_out as 1x1 kernels, some SDXL files too."""
-    arrays = g.random_weights(g.unet_shapes(g.UNETS["sdxl"]))
+    arrays = g.unet_weights("sdxl")
     kernels = {
         name: array[:, :, None, None] if "proj_in.weight" in name or "proj_out.weight" in name else array
         for name, array in arrays.items()
