@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden import weights as g
+from relight.errors import ExecutorError
 from relight.executors.base import CompileOptions
 from relight.executors.reference import ReferenceExecutor
 from relight.graph import Weights
-from relight.models.tiling import OVERLAP, SCALE, decode_tiled, tile_candidates, tile_plan
+from relight.models.tiling import (
+    OVERLAP,
+    SCALE,
+    decode_tiled,
+    tile_candidates,
+    tile_plan,
+    upscale_plan,
+    upscale_tiled,
+)
 from relight.models.vae import VaeConfig, record_decoder
 from running import relative_error
 from stored import ArraySource
@@ -39,9 +51,9 @@ def test_tiles_are_no_larger_than_their_number_needs() -> None:
 
 
 def test_a_tile_no_larger_than_its_overlap_is_refused() -> None:
-    with pytest.raises(ValueError, match="tiles of 16 latent pixels cannot overlap by 16"):
+    with pytest.raises(ValueError, match="tiles of 16 pixels cannot overlap by 16"):
         tile_plan(64, 64, 16, 16)
-    with pytest.raises(ValueError, match="tiles of 0 latent pixels"):
+    with pytest.raises(ValueError, match="tiles of 0 pixels"):
         tile_plan(64, 64, 0)
 
 
@@ -100,6 +112,64 @@ def test_tiled_and_untiled_decodes_agree() -> None:
     difference = decode_tiled(z, tile_plan(24, 24, 20), decode) - whole
     assert np.abs(difference).max() < 0.3
     assert np.sqrt((difference**2).mean()) < 0.04
+
+
+@settings(deadline=None)
+@given(SIZES, SIZES, st.integers(8, 60), st.sampled_from([1, 2, 4]))
+def test_tiles_of_pictures_divide_by_what_the_upscaler_folds(height: int, width: int, tile: int, multiple: int) -> None:
+    plan = upscale_plan(height, width, tile, multiple)
+    assert len({(t.height, t.width) for t in plan}) == 1
+    assert plan[0].height % multiple == plan[0].width % multiple == 0
+    assert max(plan[0].height, plan[0].width) <= max(tile, multiple)
+    assert 0 <= plan[-1].rows.stop - height < multiple and 0 <= plan[-1].columns.stop - width < multiple
+
+
+@settings(deadline=None)
+@given(SIZES, SIZES, st.integers(8, 60), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 3]))
+def test_upscaling_in_tiles_is_upscaling(height: int, width: int, tile: int, multiple: int, scale: int) -> None:
+    """Pixels are repeated, so that neither tiles nor their blending nor what is beyond the edges may show."""
+    image = np.random.RandomState(height).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    got = upscale_tiled(image, upscale_plan(height, width, tile, multiple), scale, repeated(scale))
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, image.repeat(scale, 0).repeat(scale, 1))
+
+
+def test_what_passes_black_and_white_is_clipped() -> None:
+    image = np.array([[[0, 100, 200]]], np.uint8)
+    brighter = upscale_tiled(image, upscale_plan(1, 1, 8), 1, lambda x: 2 * x - 0.5)
+    assert brighter.tolist() == [[[0, 72, 255]]]
+
+
+def test_upscaling_holds_one_row_of_tiles_beside_the_result() -> None:
+    image = np.zeros((512, 512, 3), np.uint8)
+    plan = upscale_plan(512, 512, 64)
+    tracemalloc.start()
+    result = upscale_tiled(image, plan, 4, repeated(4))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    row_of_tiles, tile = 3 * 4 * 4 * 64 * 4 * 512, 3 * 4 * (4 * 64) ** 2
+    assert result.nbytes < peak < result.nbytes + row_of_tiles + 6 * tile
+
+
+def test_a_tile_without_numbers_is_an_error_that_says_where() -> None:
+    def spoiled(x: np.ndarray) -> np.ndarray:
+        return np.where(x == 1, np.nan, x)
+
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[39, 5] = 255
+    with pytest.raises(ExecutorError, match="the 32x32 pixels at 0, 8; use smaller tiles"):
+        upscale_tiled(image, upscale_plan(40, 60, 32), 1, spoiled)
+
+
+def test_progress_counts_the_tiles_of_a_picture() -> None:
+    steps: list[tuple[int, int]] = []
+    plan = upscale_plan(40, 60, 32)
+    upscale_tiled(np.zeros((40, 60, 3), np.uint8), plan, 1, repeated(1), lambda *step: steps.append(step))
+    assert steps == [(i, len(plan)) for i in range(1, len(plan) + 1)]
+
+
+def repeated(scale: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: x.repeat(scale, 2).repeat(scale, 3)
 
 
 def latents(height: int, width: int) -> np.ndarray:

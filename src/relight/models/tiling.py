@@ -1,20 +1,23 @@
-"""Decoding latents in tiles: where the tiles lie, and how their pictures are blended into one.
+"""Decoding latents and upscaling pictures in tiles: where the tiles lie, and how what comes out is blended into one.
 
-All tiles of a plan have one shape, so one compiled graph serves them all. Sizes are in latent pixels; the picture has
-eight for each. Differences to a decode in one piece come from the decoder's group norms and attention, which see only
-the tile: larger tiles help more than more overlap.
+All tiles of a plan have one shape, so one compiled graph serves them all. Sizes are in pixels of what goes in: of the
+latents, for each of which a decoded picture has eight, or of the picture that is upscaled. Differences to a decode in
+one piece come from the decoder's group norms and attention, which see only the tile: larger tiles help more than more
+overlap.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-SCALE = 8
+from relight.errors import ExecutorError
+
+SCALE = 8  # of decoding
 OVERLAP = 16  # about what the decoder's 3x3 convolutions look around: they reach 17 pixels
 SMALLEST_TILE = 2 * OVERLAP
 GRAIN = 8
@@ -24,7 +27,7 @@ than those that look at each edge (measured: tiles of 54 took eight times as lon
 
 @dataclass(frozen=True)
 class Span:
-    """One axis of a tile: latent pixels `start` to `stop`, of which `before` and `after` are shared with neighbours."""
+    """One axis of a tile: pixels `start` to `stop`, of which `before` and `after` are shared with neighbours."""
 
     start: int
     length: int
@@ -35,11 +38,15 @@ class Span:
     def stop(self) -> int:
         return self.start + self.length
 
-    def window(self) -> np.ndarray:
-        """Weight of each pixel of the picture along this axis: rising over `before`, falling over `after`."""
-        weights = np.ones(self.length * SCALE, np.float32)
-        weights[: self.before * SCALE] *= ramp(self.before * SCALE)
-        weights[len(weights) - self.after * SCALE :] *= ramp(self.after * SCALE)[::-1]
+    def scaled(self, scale: int) -> slice:
+        """Where it lies in a picture `scale` times as large."""
+        return slice(self.start * scale, self.stop * scale)
+
+    def window(self, scale: int) -> np.ndarray:
+        """Weight of each pixel of that picture along this axis: rising over `before`, falling over `after`."""
+        weights = np.ones(self.length * scale, np.float32)
+        weights[: self.before * scale] *= ramp(self.before * scale)
+        weights[len(weights) - self.after * scale :] *= ramp(self.after * scale)[::-1]
         return weights
 
 
@@ -58,7 +65,7 @@ class Tile:
 
 
 def tile_plan(height: int, width: int, tile: int, overlap: int | None = None) -> list[Tile]:
-    """Tiles of equal shape, at most `tile` in height and width, that cover latents of `height` x `width`.
+    """Tiles of equal shape, at most `tile` in height and width, that cover `height` x `width`, row by row.
 
     Neighbours share at least `overlap` (16, but no more than half a tile, unless given). With the number of tiles
     settled, they are made as small as the overlap allows and spread evenly. Raises ValueError when `tile` is less
@@ -66,14 +73,21 @@ def tile_plan(height: int, width: int, tile: int, overlap: int | None = None) ->
     """
     overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
     if not 0 <= overlap < tile:
-        raise ValueError(f"tiles of {tile} latent pixels cannot overlap by {overlap}: the overlap must be smaller")
+        raise ValueError(f"tiles of {tile} pixels cannot overlap by {overlap}: the overlap must be smaller")
     columns = spans(width, tile, overlap)
     return [Tile(rows, column) for rows in spans(height, tile, overlap) for column in columns]
 
 
+def upscale_plan(height: int, width: int, tile: int, multiple: int = 1) -> list[Tile]:
+    """As `tile_plan`, of tiles whose sizes are multiples of `multiple` (1, 2, 4 or 8): at the right and at the bottom
+    they may reach past the picture, which `upscale_tiled` fills."""
+    height, width = (math.ceil(size / multiple) * multiple for size in (height, width))
+    return tile_plan(height, width, tile if tile >= max(height, width) else tile - tile % GRAIN)
+
+
 def tile_candidates(height: int, width: int) -> list[int]:
     """Tile sizes worth trying for `tile_plan`, largest first: the whole picture, then two tiles along its longer side,
-    three, and so on down to 32 latent pixels."""
+    three, and so on down to 32 pixels."""
     longest = max(height, width)
     counts = range(2, longest)
     even = (grained(even_length(longest, count, OVERLAP)) for count in counts)
@@ -91,20 +105,95 @@ def decode_tiled(
 
     `progress` is called with (tiles done, tiles in all). With a single tile the picture is that tile's, untouched.
     """
+
+    def decoded(tile: Tile) -> np.ndarray:
+        part = latents[:, :, tile.rows.scaled(1), tile.columns.scaled(1)]
+        return decode_tile(np.ascontiguousarray(part))
+
     batch, _, height, width = latents.shape
-    picture = np.zeros((batch, 3, height * SCALE, width * SCALE), np.float32)
-    total = np.zeros(picture.shape[2:], np.float32)
-    for done, tile in enumerate(plan, 1):
-        rows, columns = tile.rows, tile.columns
-        part = decode_tile(np.ascontiguousarray(latents[:, :, rows.start : rows.stop, columns.start : columns.stop]))
-        weights = rows.window()[:, None] * columns.window()
-        place = (slice(rows.start * SCALE, rows.stop * SCALE), slice(columns.start * SCALE, columns.stop * SCALE))
-        picture[:, :, *place] += part * weights
-        total[place] += weights
-        if progress:
-            progress(done, len(plan))
-    picture /= total
+    picture = np.empty((batch, 3, height * SCALE, width * SCALE), np.float32)
+    for first, rows in blended(plan, SCALE, decoded, progress):
+        picture[:, :, first : first + rows.shape[2]] = rows
     return picture
+
+
+def upscale_tiled(
+    image: np.ndarray,
+    plan: Sequence[Tile],
+    scale: int,
+    upscale_tile: Callable[[np.ndarray], np.ndarray],
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Picture [h w 3] to one [scale*h scale*w 3], both uint8, each tile [1 3 h w] of 0 to 1 through `upscale_tile`.
+
+    Of what is beyond the picture's edges the tiles see its mirror image. Beside the result, memory is taken for one row
+    of tiles in float32. Raises ExecutorError where a tile comes out with numbers that are not finite.
+    """
+    height, width, _ = image.shape
+    beyond = (plan[-1].rows.stop - height, plan[-1].columns.stop - width)
+    if any(beyond):
+        image = np.pad(image, ((0, beyond[0]), (0, beyond[1]), (0, 0)), "reflect")
+
+    def upscaled(tile: Tile) -> np.ndarray:
+        part = image[tile.rows.scaled(1), tile.columns.scaled(1)].transpose(2, 0, 1)[None]
+        out = upscale_tile(np.ascontiguousarray(part, np.float32) / 255)
+        if not np.isfinite(out).all():
+            raise ExecutorError(
+                f"the upscaler made no numbers of the {tile.width}x{tile.height} pixels at {tile.columns.start}, "
+                f"{tile.rows.start}; use smaller tiles, or another device for it"
+            )
+        return out
+
+    result = np.empty((height * scale, width * scale, 3), np.uint8)
+    for first, rows in blended(plan, scale, upscaled, progress):
+        place = result[first : first + rows.shape[2]]
+        np.clip(rows, 0, 1, out=rows)
+        rows *= 255
+        np.rint(rows, out=rows)
+        place[...] = rows[0, :, : len(place), : width * scale].transpose(1, 2, 0)
+    return result
+
+
+def blended(
+    plan: Sequence[Tile],
+    scale: int,
+    compute: Callable[[Tile], np.ndarray],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The picture from top to bottom as (first row, rows [B 3 n W]), which are overwritten when the next are asked for.
+
+    Only one row of tiles is held; what it shares with the next is carried over.
+    """
+    bands = [list(tiles) for _, tiles in itertools.groupby(plan, key=lambda tile: tile.rows)]
+    down = [band[0].rows for band in bands]
+    across = [tile.columns for tile in bands[0]]
+    row_shares, column_shares = shares(down, scale), shares(across, scale)
+    starts = [*(span.start for span in down), down[-1].stop]
+    held: np.ndarray = np.empty(0, np.float32)
+    done = 0
+    for n, band in enumerate(bands):
+        for tile, column_share in zip(band, column_shares, strict=True):
+            part = compute(tile) * (row_shares[n][:, None] * column_share)
+            if not done:
+                held = np.zeros((*part.shape[:-1], across[-1].stop * scale), np.float32)
+            held[..., tile.columns.scaled(scale)] += part
+            done += 1
+            if progress:
+                progress(done, len(plan))
+        finished = (starts[n + 1] - starts[n]) * scale
+        yield starts[n] * scale, held[:, :, :finished]
+        carried = held.shape[2] - finished
+        held[:, :, :carried] = held[:, :, finished:]
+        held[:, :, carried:] = 0
+
+
+def shares(spans: Sequence[Span], scale: int) -> list[np.ndarray]:
+    """The windows of the spans along an axis, divided by their sum at each pixel."""
+    windows = [span.window(scale) for span in spans]
+    total = np.zeros(spans[-1].stop * scale, np.float32)
+    for span, window in zip(spans, windows, strict=True):
+        total[span.scaled(scale)] += window
+    return [window / total[span.scaled(scale)] for span, window in zip(spans, windows, strict=True)]
 
 
 def spans(size: int, tile: int, overlap: int) -> list[Span]:
