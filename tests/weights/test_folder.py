@@ -10,7 +10,7 @@ import checkpoints as made
 from relight.errors import ModelFileError
 from relight.weights.checkpoint import open_component
 from relight.weights.folder import find_components
-from relight.weights.recognise import KINDS
+from relight.weights.recognise import FAMILIES
 
 UNIGRAM = '{"model": {"type": "Unigram", "vocab": []}}'
 BPE = '{"model": {"type": "BPE", "vocab": {}}}'
@@ -39,7 +39,7 @@ MISNAMED = {"a.gguf": "vae", "vae.safetensors": "diffusion", "clip_l.safetensors
 def test_components_are_told_by_their_tensors(layout: dict[str, str], tmp_path: Path) -> None:
     put(tmp_path, layout)
     found = find_components(tmp_path)
-    assert {kind: found.require(kind) for kind in KINDS} == {kind: (tmp_path / name,) for name, kind in layout.items()}
+    assert {kind: found.require(kind) for kind in FAMILIES["flux"]} == {kind: (tmp_path / name,) for name, kind in layout.items()}
     assert (found.missing, found.others, found.unreadable) == ({}, {}, {})
 
 
@@ -52,9 +52,9 @@ def test_diffusers_folder_is_found_whole(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "tokenizer.json").write_text(text)
     found = find_components(tmp_path)
-    assert [len(found.require(kind)) for kind in KINDS] == [1, 2, 3, 1]
+    assert [len(found.require(kind)) for kind in FAMILIES["flux"]] == [1, 2, 3, 1]
     assert found.tokenizers == (tmp_path / "tokenizer_2" / "tokenizer.json",)
-    for kind in KINDS:
+    for kind in FAMILIES["flux"]:
         assert open_component(kind, found.require(kind)).kind == kind
 
 

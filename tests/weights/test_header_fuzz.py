@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 import checkpoints as made
 from relight.errors import ModelFileError
-from relight.weights.checkpoint import gather, open_component
+from relight.weights.checkpoint import open_component
 from relight.weights.container import open_container
 from relight.weights.identify import as_dict, describe, identify
+from relight.weights.stored import gather
 
 SECONDS, BYTES = 0.050, 64 << 20
 BOUNDED = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

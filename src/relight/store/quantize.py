@@ -19,7 +19,7 @@ from relight.executors.ggml.library import load
 from relight.executors.ggml.quantize import quantize as encode
 from relight.store.pull import check_room
 from relight.store.rules import FILE_TYPES, Rule, choose
-from relight.weights.checkpoint import Stored, StoredTensor, gather, place_names, take
+from relight.weights.assembly import place_names, take
 from relight.weights.container import Container, open_container
 from relight.weights.formats import FORMATS, nbytes
 from relight.weights.gguf import Strings
@@ -27,6 +27,7 @@ from relight.weights.mapped import MappedFile
 from relight.weights.quants import row_bytes, to_float32
 from relight.weights.recognise import Found, recognise
 from relight.weights.shards import weight_files
+from relight.weights.stored import Stored, StoredTensor, gather
 from relight.weights.write import TensorSource, write_gguf
 
 CHUNK_ELEMENTS = 1 << 21

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from relight.errors import ModelFileError
 from relight.weights.identify import Component, Identity, identify
-from relight.weights.recognise import KINDS
+from relight.weights.recognise import FAMILIES
 from relight.weights.shards import ENDINGS, weight_files
 
 MAX_DEPTH = 4
@@ -53,7 +53,7 @@ class Components:
     @property
     def missing(self) -> dict[str, str]:
         """By kind, what to add to the folder."""
-        return {kind: WHAT_TO_ADD[kind] for kind in KINDS if getattr(self, kind) is None}
+        return {kind: WHAT_TO_ADD[kind] for kind in FAMILIES["flux"] if getattr(self, kind) is None}
 
     def require(self, kind: str) -> Files:
         """The files of a component. Raises ModelFileError that says what to add."""
@@ -103,10 +103,10 @@ def find_components(directory: Path) -> Components:
         raise ModelFileError(f"{directory}: is not a directory; give the folder that holds the model files")
     files = list(_walk(directory))
     identities, unreadable = _identities(files)
-    candidates: dict[str, list[_Candidate]] = {kind: [] for kind in KINDS}
+    candidates: dict[str, list[_Candidate]] = {kind: [] for kind in FAMILIES["flux"]}
     for identity in identities:
         for component in identity.components:
-            if component.usable:
+            if component.kind in candidates:
                 candidates[component.kind].append(_Candidate(component, identity))
     diffusion = min(candidates["diffusion"], key=lambda c: c.rank(None), default=None)
     ranked = {kind: sorted(found, key=lambda c: c.rank(diffusion)) for kind, found in candidates.items()}

@@ -8,12 +8,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from relight.weights.checkpoint import Stored, gather, place_names
+from relight.weights.assembly import place_names
 from relight.weights.container import Container, open_container
 from relight.weights.formats import STORED
 from relight.weights.recognise import Found, recognise
 from relight.weights.shards import weight_files
 from relight.weights.sizes import missing, sizes
+from relight.weights.stored import Stored, gather
 
 HIGHLIGHTS = (
     "general.architecture",

@@ -1,51 +1,23 @@
 """Other people's weight names to ours: one table per publisher, and the list of names a whole network has.
 
-Ours are black-forest-labs' for FLUX and the autoencoder, and transformers' for CLIP and T5, all without prefix.
+Ours are black-forest-labs' for FLUX and the autoencoder, transformers' for CLIP and T5, CompVis' for UNets and
+ControlNets, diffusers' for TAESD and BasicSR's for upscalers, all without prefix.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+
+from relight.weights import names_small, names_unet
+from relight.weights.renames import Place, Rename, Rule, by_rules, highest, leaves, one_by_one, pattern, rules
 
 BFL, DIFFUSERS, TRANSFORMERS, LLAMA_CPP = "black-forest-labs", "diffusers", "transformers", "llama.cpp"
+COMPVIS, AVERAGES, OPENCLIP = "CompVis", "CompVis, averages", "OpenCLIP"
+TAESD_DECODER, TAESD_ENCODER = "madebyollin, decoder", "madebyollin, encoder"
+BASICSR, ESRGAN, ESRGAN_OLD = "BasicSR", "ESRGAN", "ESRGAN, numbered"
 
-
-class Place(NamedTuple):
-    """Where a stored tensor belongs: piece `part` of `parts` of our tensor `name`, perhaps with its halves swapped."""
-
-    name: str
-    part: int = 0
-    parts: int = 1
-    swap_halves: bool = False
-
-
-class Rule(NamedTuple):
-    """A stored name that matches `pattern` whole becomes `template` (groups by number)."""
-
-    pattern: re.Pattern[str]
-    template: str
-    part: int = 0
-    parts: int = 1
-    swap_halves: bool = False
-
-
-Rename = Callable[[str], Place | None]
-
-
-def _rules(*rows: tuple[str, str] | tuple[str, str, int, int] | tuple[str, str, int, int, bool]) -> tuple[Rule, ...]:
-    """`{}` in a pattern is a block number, `.*` at its end the leaf (weight, bias, scale of fp8 ...)."""
-    rules = []
-    for pattern, template, *rest in rows:
-        escaped = re.escape(pattern).replace(r"\{\}", r"(\d{1,4})")
-        if pattern.endswith(".*"):
-            escaped = escaped.removesuffix(r"\.\*") + r"\.(\w+)"
-        rules.append(Rule(re.compile(escaped), template, *rest))  # type: ignore[arg-type]
-    return tuple(rules)
-
-
-FLUX_DIFFUSERS = _rules(
+FLUX_DIFFUSERS = rules(
     ("x_embedder.*", r"img_in.\1"),
     ("context_embedder.*", r"txt_in.\1"),
     ("time_text_embed.timestep_embedder.linear_1.*", r"time_in.in_layer.\1"),
@@ -85,7 +57,7 @@ FLUX_DIFFUSERS = _rules(
     ("proj_out.*", r"final_layer.linear.\1"),
 )
 
-T5_LLAMA_CPP = _rules(
+T5_LLAMA_CPP = rules(
     ("token_embd.*", r"shared.\1"),
     ("enc.blk.{}.attn_q.*", r"encoder.block.\1.layer.0.SelfAttention.q.\2"),
     ("enc.blk.{}.attn_k.*", r"encoder.block.\1.layer.0.SelfAttention.k.\2"),
@@ -99,6 +71,32 @@ T5_LLAMA_CPP = _rules(
     ("enc.blk.{}.ffn_down.*", r"encoder.block.\1.layer.1.DenseReluDense.wo.\2"),
     ("enc.output_norm.*", r"encoder.final_layer_norm.\1"),
 )
+
+QKV = ("q_proj", "k_proj", "v_proj")
+OPEN_CLIP = (
+    Rule(pattern("token_embedding.*"), Place(r"text_model.embeddings.token_embedding.\1")),
+    Rule(pattern("positional_embedding"), Place("text_model.embeddings.position_embedding.weight")),
+    *(
+        Rule(
+            pattern(f"transformer.resblocks.{{}}.attn.in_proj_{leaf}"),
+            Place(rf"text_model.encoder.layers.\1.self_attn.{part}.{leaf}", cut=i, cuts=3),
+        )
+        for leaf in ("weight", "bias")
+        for i, part in enumerate(QKV)
+    ),
+    *rules(
+        ("transformer.resblocks.{}.attn.out_proj.*", r"text_model.encoder.layers.\1.self_attn.out_proj.\2"),
+        ("transformer.resblocks.{}.ln_1.*", r"text_model.encoder.layers.\1.layer_norm1.\2"),
+        ("transformer.resblocks.{}.ln_2.*", r"text_model.encoder.layers.\1.layer_norm2.\2"),
+        ("transformer.resblocks.{}.mlp.c_fc.*", r"text_model.encoder.layers.\1.mlp.fc1.\2"),
+        ("transformer.resblocks.{}.mlp.c_proj.*", r"text_model.encoder.layers.\1.mlp.fc2.\2"),
+        ("ln_final.*", r"text_model.final_layer_norm.\1"),
+        ("text_projection.weight", "text_projection.weight"),
+    ),
+    # A bare matrix [in out] there, a linear layer's [out in] here.
+    Rule(pattern("text_projection"), Place("text_projection.weight", transposed=True)),
+)
+"""OpenCLIP's text tower; its queries, keys and values lie in one matrix."""
 
 VAE_DIFFUSERS = (
     (re.compile(r"(encoder|decoder)\.(conv_in|conv_out)\."), r"\1.\2."),
@@ -117,80 +115,100 @@ VAE_DIFFUSERS = (
     (re.compile(r"((?:post_)?quant_conv)\."), r"\1."),
 )
 
+CLIP_TEXT = r"text_model\.(embeddings|encoder|final_layer_norm)\..+"
 OURS = {
     "diffusion": re.compile(
         r"(img_in|txt_in|time_in|vector_in|guidance_in|final_layer)\..+|(double_blocks|single_blocks)\.\d{1,4}\..+"
     ),
-    "clip_l": re.compile(r"text_model\.(embeddings|encoder|final_layer_norm)\..+"),
+    "clip_l": re.compile(CLIP_TEXT),
+    "clip_g": re.compile(CLIP_TEXT + r"|text_projection\.\w+"),
+    "clip_h": re.compile(CLIP_TEXT),
     "t5xxl": re.compile(r"shared\.\w+|encoder\.(block\.\d{1,4}\..+|final_layer_norm\.\w+|embed_tokens\.\w+)"),
     "vae": re.compile(r"(encoder|decoder)\.(conv_in|conv_out|norm_out|mid|up|down)\..+|(post_)?quant_conv\.\w+"),
+    "unet": names_unet.OURS,
+    "controlnet": names_unet.OURS,
+    "taesd": re.compile(r"(encoder|decoder)\.layers\.\d{1,2}\.(conv\.\d\.)?(weight|bias)"),
+    "upscaler": names_small.UPSCALER,
+    "lora": re.compile(r".+"),
+    "embedding": re.compile(r".+"),
 }
 """Names in our own spelling; anything else in a file belongs to another component or to nobody."""
 
+RENAMERS: dict[tuple[str, str], Callable[[Iterable[str]], Rename]] = {
+    ("diffusion", DIFFUSERS): lambda names: by_rules(FLUX_DIFFUSERS),
+    ("t5xxl", LLAMA_CPP): lambda names: by_rules(T5_LLAMA_CPP),
+    ("vae", DIFFUSERS): lambda names: _from_diffusers_vae(names),
+    ("unet", DIFFUSERS): names_unet.from_diffusers,
+    ("controlnet", DIFFUSERS): names_unet.from_diffusers,
+    ("unet", AVERAGES): lambda names: names_unet.from_averages(),
+    ("taesd", TAESD_DECODER): lambda names: names_small.taesd_original("decoder"),
+    ("taesd", TAESD_ENCODER): lambda names: names_small.taesd_original("encoder"),
+    ("upscaler", ESRGAN): lambda names: one_by_one(names_small.esrgan_older),
+    ("upscaler", ESRGAN_OLD): names_small.esrgan_old,
+}
+
 
 def renamer(kind: str, names_as: str, names: Iterable[str]) -> Rename:
-    """The function from stored names (prefix removed) to places; None for names that are no part of `kind`."""
-    if names_as == DIFFUSERS and kind == "vae":
-        return _vae_renamer(names)
-    tables = {("diffusion", DIFFUSERS): FLUX_DIFFUSERS, ("t5xxl", LLAMA_CPP): T5_LLAMA_CPP}
-    rules = tables.get((kind, names_as))
-    if rules is not None:
-        return lambda name: _by_rules(rules, name)
-    ours, prefix = OURS[kind], "text_model." if kind == "clip_l" else ""
-    return lambda name: Place(prefix + name) if ours.fullmatch(prefix + name) else None
+    """The function from stored names (prefix removed) to places. `names` are all that follow the prefix."""
+    ours = OURS[kind]
+    if make := RENAMERS.get((kind, names_as)):
+        return make(names)
+    if kind.startswith("clip_"):
+        return _clip_renamer(by_rules(OPEN_CLIP) if names_as == OPENCLIP else _with_text_model, ours)
+    return one_by_one(lambda name: name if ours.fullmatch(name) else None)
 
 
-def _by_rules(rules: tuple[Rule, ...], name: str) -> Place | None:
-    for rule in rules:
-        if match := rule.pattern.fullmatch(name):
-            return Place(match.expand(rule.template), rule.part, rule.parts, rule.swap_halves)
-    return None
+def _clip_renamer(rename: Rename, ours: re.Pattern[str]) -> Rename:
+    """Every CLIP file may hold a projection; it is part of the network only where pictures are made with it."""
+    return lambda name: tuple(place for place in rename(name) if ours.fullmatch(place.name))
 
 
-def _vae_renamer(names: Iterable[str]) -> Rename:
+def _with_text_model(name: str) -> tuple[Place, ...]:
+    """transformers 5 writes the encoder's names without their first part."""
+    bare = name.startswith(("embeddings.", "encoder.", "final_layer_norm."))
+    return (Place(f"text_model.{name}" if bare else name),)
+
+
+def _from_diffusers_vae(names: Iterable[str]) -> Rename:
     """diffusers counts the decoder's levels from the lowest resolution, black-forest-labs from the highest."""
     levels = 1 + highest(r"decoder\.up_blocks\.(\d)\.", names)
 
-    def rename(name: str) -> Place | None:
-        for pattern, template in VAE_DIFFUSERS:
-            if match := pattern.match(name):
+    def rename(name: str) -> str | None:
+        for their, template in VAE_DIFFUSERS:
+            if match := their.match(name):
                 ours = match.expand(template) + name[match.end() :].replace("conv_shortcut", "nin_shortcut")
-                return Place(re.sub(r"^(decoder\.up\.)(\d)", lambda m: f"{m[1]}{levels - 1 - int(m[2])}", ours))
+                return re.sub(r"^(decoder\.up\.)(\d)", lambda m: f"{m[1]}{levels - 1 - int(m[2])}", ours)
         return None
 
-    return rename
-
-
-def highest(pattern: str, names: Iterable[str]) -> int:
-    """The largest number the pattern's group finds at the start of a name, or -1."""
-    compiled = re.compile(pattern)
-    return max((int(match[1]) for name in names if (match := compiled.match(name))), default=-1)
+    return one_by_one(rename)
 
 
 def flux_names(double_blocks: int, single_blocks: int, guidance: bool) -> Iterator[str]:
     """Every tensor of a FLUX.1 transformer: 776 for schnell and 780 for dev, at 19 and 38 blocks."""
-    yield from _leaves("img_in", "txt_in")
+    yield from leaves("img_in", "txt_in")
     for embedding in ["time_in", "vector_in", *(["guidance_in"] if guidance else [])]:
-        yield from _leaves(f"{embedding}.in_layer", f"{embedding}.out_layer")
+        yield from leaves(f"{embedding}.in_layer", f"{embedding}.out_layer")
     for block in (f"double_blocks.{i}" for i in range(double_blocks)):
         for stream in ("img", "txt"):
-            yield from _leaves(
+            yield from leaves(
                 *(f"{block}.{stream}_{part}" for part in ("mod.lin", "attn.qkv", "attn.proj", "mlp.0", "mlp.2"))
             )
             yield from (f"{block}.{stream}_attn.norm.{norm}.scale" for norm in ("query_norm", "key_norm"))
     for block in (f"single_blocks.{i}" for i in range(single_blocks)):
-        yield from _leaves(*(f"{block}.{part}" for part in ("modulation.lin", "linear1", "linear2")))
+        yield from leaves(*(f"{block}.{part}" for part in ("modulation.lin", "linear1", "linear2")))
         yield from (f"{block}.norm.{norm}.scale" for norm in ("query_norm", "key_norm"))
-    yield from _leaves("final_layer.adaLN_modulation.1", "final_layer.linear")
+    yield from leaves("final_layer.adaLN_modulation.1", "final_layer.linear")
 
 
-def clip_names(layers: int) -> Iterator[str]:
-    """Every tensor of a CLIP text encoder without its projection: 196 at 12 layers."""
+def clip_names(layers: int, projection: bool = False) -> Iterator[str]:
+    """Every tensor of a CLIP text encoder: 196 at 12 layers, and one more with its projection."""
     yield from ("text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight")
     for layer in (f"text_model.encoder.layers.{i}" for i in range(layers)):
-        yield from _leaves(*(f"{layer}.self_attn.{part}_proj" for part in ("q", "k", "v", "out")))
-        yield from _leaves(*(f"{layer}.{part}" for part in ("layer_norm1", "mlp.fc1", "mlp.fc2", "layer_norm2")))
-    yield from _leaves("text_model.final_layer_norm")
+        yield from leaves(*(f"{layer}.self_attn.{part}_proj" for part in ("q", "k", "v", "out")))
+        yield from leaves(*(f"{layer}.{part}" for part in ("layer_norm1", "mlp.fc1", "mlp.fc2", "layer_norm2")))
+    yield from leaves("text_model.final_layer_norm")
+    if projection:
+        yield "text_projection.weight"
 
 
 def t5_names(layers: int) -> Iterator[str]:
@@ -214,23 +232,18 @@ def vae_names(levels: int, sides: Iterable[str] = ("decoder", "encoder"), blocks
     """
     for side in sides:
         steps, per_level = ("up", blocks + 1) if side == "decoder" else ("down", blocks)
-        yield from _leaves(f"{side}.conv_in", f"{side}.norm_out", f"{side}.conv_out")
+        yield from leaves(f"{side}.conv_in", f"{side}.norm_out", f"{side}.conv_out")
         yield from _residual(f"{side}.mid.block_1")
         yield from _residual(f"{side}.mid.block_2")
-        yield from _leaves(*(f"{side}.mid.attn_1.{part}" for part in ("norm", "q", "k", "v", "proj_out")))
+        yield from leaves(*(f"{side}.mid.attn_1.{part}" for part in ("norm", "q", "k", "v", "proj_out")))
         for level in range(levels):
             for block in range(per_level):
                 yield from _residual(f"{side}.{steps}.{level}.block.{block}")
             if level > 0 and side == "decoder":
-                yield from _leaves(f"{side}.up.{level}.upsample.conv")
+                yield from leaves(f"{side}.up.{level}.upsample.conv")
             if level < levels - 1 and side == "encoder":
-                yield from _leaves(f"{side}.down.{level}.downsample.conv")
+                yield from leaves(f"{side}.down.{level}.downsample.conv")
 
 
 def _residual(path: str) -> Iterator[str]:
-    yield from _leaves(*(f"{path}.{part}" for part in ("norm1", "conv1", "norm2", "conv2")))
-
-
-def _leaves(*paths: str) -> Iterator[str]:
-    for path in paths:
-        yield from (f"{path}.weight", f"{path}.bias")
+    yield from leaves(*(f"{path}.{part}" for part in ("norm1", "conv1", "norm2", "conv2")))
