@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from checkpoints import flux_shapes, t5_shapes, vae_shapes
 from executors_present import EXECUTORS
+from golden import small_nets
 from relight.errors import OutOfDeviceMemory, UnsupportedOp
 from relight.executors.base import CompileOptions
 from relight.executors.null import NullExecutor
 from relight.graph import Graph, Tensor, Weights, input_tensor, ops
-from relight.models import flux, t5, vae
+from relight.models import esrgan, flux, t5, taesd, vae
 from shapes import ShapeIndex
 from stored import ArraySource
 
@@ -50,6 +53,16 @@ def t5_encoder(length: int, form: str, **sizes: int) -> Graph:
     return t5.record(w, t5.T5Config.from_weights(w), length)
 
 
+def upscaler(shapes: dict[str, tuple[int, ...]], side: int) -> Graph:
+    w = Weights(ShapeIndex(shapes, "F16"))
+    return esrgan.record(w, esrgan.EsrganConfig.from_weights(w), side, side)
+
+
+def tiny_autoencoder(record: Callable[..., Graph], side: int) -> Graph:
+    w = Weights(ShapeIndex(small_nets.taesd_shapes(4), "F16"))
+    return record(w, taesd.TaesdConfig.from_weights(w), side, side)
+
+
 AUTO, FLASH = CompileOptions(), CompileOptions(attention="flash")
 SMALL_CHUNKS = CompileOptions(attention="chunked", scores_bytes=64 << 20)
 TINY_CHUNKS = CompileOptions(attention="chunked", scores_bytes=1 << 20)
@@ -71,6 +84,11 @@ MEASURED = {
     "vae at 1024 by im2col": (vae_decoder(VAE, 128), IM2COL),
     "vae tile by flash": (vae_decoder(VAE, 32), FLASH),
     "vae encoder": (vae_encoder(VAE, 512), AUTO),
+    "taesd decoder": (tiny_autoencoder(taesd.record_decoder, 64), AUTO),
+    "taesd encoder": (tiny_autoencoder(taesd.record_encoder, 512), AUTO),
+    "upscaler": (upscaler(small_nets.rrdb_shapes(), 64), AUTO),
+    "upscaler that folds pixels": (upscaler(small_nets.rrdb_shapes(2), 64), AUTO),
+    "compact upscaler": (upscaler(small_nets.compact_shapes(4), 64), AUTO),
     "small t5": (t5_encoder(77, "F16"), AUTO),
     "t5": (t5_encoder(512, "Q4_K", **XXL), AUTO),
     "t5 in small chunks": (t5_encoder(512, "Q4_K", **XXL), CompileOptions(scores_bytes=8 << 20)),
