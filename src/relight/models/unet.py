@@ -201,28 +201,38 @@ def norm_silu_conv(norm: Weights, conv: Weights, x: Tensor) -> Tensor:
 
 
 def transformer(w: Weights, cfg: UnetConfig, x: Tensor, context: Tensor) -> Tensor:
-    """Pixels as tokens: attention among them, attention to the text, and an MLP, several times."""
+    """Pixels as tokens: attention among them, attention to the text, and an MLP, several times.
+
+    The tokens of the whole batch are the rows of one matrix [B*N C]: as [B N C] each product would be a view, over
+    which ggml writes no later result, and a batch of two would take half as much memory again.
+    """
     batch, channels, height, width = x.shape
+    pixels = height * width
     normed = ops.group_norm(x, w / "norm", groups=GROUPS, eps=TRANSFORMER_EPS)
-    tokens = ops.linear(normed.reshape(batch, channels, height * width).permute(0, 2, 1), w / "proj_in")  # [B N C]
+    rows = normed.reshape(batch, channels, pixels).permute(0, 2, 1).reshape(batch * pixels, channels)
+    tokens = ops.linear(rows, w / "proj_in")
     for i in range((w / "transformer_blocks").count()):
         tokens = transformer_block(w / "transformer_blocks" / i, cfg, tokens, context)
-    return x + ops.linear(tokens, w / "proj_out").permute(0, 2, 1).reshape(*x.shape)
+    y = ops.linear(tokens, w / "proj_out").reshape(batch, pixels, channels).permute(0, 2, 1)
+    return x + y.reshape(*x.shape)
 
 
 def transformer_block(w: Weights, cfg: UnetConfig, x: Tensor, context: Tensor) -> Tensor:
+    batch, text_tokens, text_size = context.shape
+    text = context.reshape(batch * text_tokens, text_size)
     normed = ops.layer_norm(x, w / "norm1", eps=EPS)
-    x = x + attention(w / "attn1", cfg, normed, normed)
-    x = x + attention(w / "attn2", cfg, ops.layer_norm(x, w / "norm2", eps=EPS), context)
+    x = x + attention(w / "attn1", cfg, normed, normed, batch)
+    x = x + attention(w / "attn2", cfg, ops.layer_norm(x, w / "norm2", eps=EPS), text, batch)
     return x + geglu(w / "ff" / "net", ops.layer_norm(x, w / "norm3", eps=EPS))
 
 
-def attention(w: Weights, cfg: UnetConfig, x: Tensor, context: Tensor) -> Tensor:
-    """Tokens x [B N C] attend to `context` [B T D], which is x itself in self-attention."""
-    q, k, v = (ops.linear(source, w / name) for source, name in ((x, "to_q"), (context, "to_k"), (context, "to_v")))
-    heads = cfg.heads(q.shape[2])
-    q, k, v = (part.reshape(*part.shape[:2], heads, part.shape[2] // heads) for part in (q, k, v))  # [B N H C/H]
-    return ops.linear(ops.attention(q, k, v).reshape(*x.shape), w / "to_out" / 0)
+def attention(w: Weights, cfg: UnetConfig, x: Tensor, source: Tensor, batch: int) -> Tensor:
+    """Tokens x [B*N C] attend to those of `source`: to the text [B*T D], or to themselves."""
+    q, k, v = (ops.linear(rows, w / name) for rows, name in ((x, "to_q"), (source, "to_k"), (source, "to_v")))
+    inner = q.shape[1]
+    heads = cfg.heads(inner)
+    q, k, v = (part.reshape(batch, part.shape[0] // batch, heads, inner // heads) for part in (q, k, v))  # [B N H C/H]
+    return ops.linear(ops.attention(q, k, v).reshape(x.shape[0], inner), w / "to_out" / 0)
 
 
 def geglu(w: Weights, x: Tensor) -> Tensor:
