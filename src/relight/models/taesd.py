@@ -1,4 +1,4 @@
-"""TAESD, the tiny autoencoder: latents to picture in a fiftieth of the VAE's work, and picture to latents.
+"""TAESD, the tiny autoencoder: latents to picture in an eighteenth of the VAE's arithmetic, and the way back.
 
 Names of weights are diffusers' (`decoder.layers.N`, `encoder.layers.N`). One layout serves TAESD, TAESDXL (4 latent
 channels) and TAEF1 (16). In shape comments: B batch, C channels, h and w height and width of the latents.
