@@ -10,11 +10,13 @@ import pytest
 from checkpoints import flux_shapes, t5_shapes, vae_shapes
 from executors_present import EXECUTORS
 from golden import small_nets
+from golden.weights import UnetSpec, unet_shapes
+from published_unets import SD15, SDXL
 from relight.errors import OutOfDeviceMemory, UnsupportedOp
 from relight.executors.base import CompileOptions
 from relight.executors.null import NullExecutor
 from relight.graph import Graph, Tensor, Weights, input_tensor, ops
-from relight.models import esrgan, flux, t5, taesd, vae
+from relight.models import esrgan, flux, t5, taesd, unet, vae
 from shapes import ShapeIndex
 from stored import ArraySource
 
@@ -48,6 +50,11 @@ def vae_encoder(channels: tuple[int, ...], side: int) -> Graph:
     return vae.record_encoder(w, vae.VaeConfig.from_weights(w), side, side)
 
 
+def unet_step(spec: UnetSpec, side: int, batch: int, control: bool = False) -> Graph:
+    w = Weights(ShapeIndex(unet_shapes(spec), "F16"))
+    return unet.record(w, unet.UnetConfig.from_weights(w), side, side, 77, batch, control)
+
+
 def t5_encoder(length: int, form: str, **sizes: int) -> Graph:
     w = Weights(ShapeIndex(t5_shapes(**sizes), form))
     return t5.record(w, t5.T5Config.from_weights(w), length)
@@ -61,6 +68,13 @@ def upscaler(shapes: dict[str, tuple[int, ...]], side: int) -> Graph:
 def tiny_autoencoder(record: Callable[..., Graph], side: int) -> Graph:
     w = Weights(ShapeIndex(small_nets.taesd_shapes(4), "F16"))
     return record(w, taesd.TaesdConfig.from_weights(w), side, side)
+
+
+def products_of_three_axes() -> Graph:
+    """Of a batch of two: views under ggml, so that what follows takes memory of its own."""
+    w = Weights(ShapeIndex({"l.weight": (512, 64), "l.bias": (512,)}))
+    x = input_tensor("x", (2, 300, 64))
+    return Graph({"y": ops.silu(ops.linear(x, w / "l")) * ops.gelu(ops.linear(x, w / "l"))})
 
 
 AUTO, FLASH = CompileOptions(), CompileOptions(attention="flash")
@@ -89,6 +103,13 @@ MEASURED = {
     "upscaler": (upscaler(small_nets.rrdb_shapes(), 64), AUTO),
     "upscaler that folds pixels": (upscaler(small_nets.rrdb_shapes(2), 64), AUTO),
     "compact upscaler": (upscaler(small_nets.compact_shapes(4), 64), AUTO),
+    "sd 1.5 at 512, two rows": (unet_step(SD15, 64, 2), AUTO),
+    "sd 1.5 at 512, two rows by flash": (unet_step(SD15, 64, 2), FLASH),
+    "sd 1.5 at 768 by im2col": (unet_step(SD15, 96, 2), IM2COL),
+    "sd 1.5 with control": (unet_step(SD15, 64, 2, control=True), FLASH),
+    "sdxl at 1024": (unet_step(SDXL, 128, 1), AUTO),
+    "sdxl at 1024 by flash": (unet_step(SDXL, 128, 2), FLASH),
+    "linear over three axes": (products_of_three_axes(), AUTO),
     "small t5": (t5_encoder(77, "F16"), AUTO),
     "t5": (t5_encoder(512, "Q4_K", **XXL), AUTO),
     "t5 in small chunks": (t5_encoder(512, "Q4_K", **XXL), CompileOptions(scores_bytes=8 << 20)),

@@ -148,8 +148,10 @@ def linear(outline: Outline, node: Tensor, x: Value, weight: Value, bias: Value 
     x = outline.shaped(outline.solid(x), (x.layout.size // inner, inner))
     if node.attrs["wide_range"] and node.inputs[1].dtype != "F32":
         x = outline.new(x.layout.shape, x, in_place=True)
-    y = outline.new(node.shape, x)
-    return y if bias is None else outline.new(node.shape, y, in_place=True)
+    y = outline.new((x.layout.shape[0], node.shape[-1]), x)
+    if bias is not None:
+        y = outline.new(y.layout.shape, y, in_place=True)
+    return outline.shaped(y, node.shape)
 
 
 def reshape(outline: Outline, node: Tensor, x: Value) -> Value:
@@ -257,7 +259,8 @@ def conv2d(outline: Outline, node: Tensor, x: Value, kernel: Value, bias: Value 
     inner = math.prod(node.inputs[1].shape[1:])
     kernel_bytes = 4 if node.inputs[1].dtype == "F32" else 2
     columns = outline.new((batch, height, width, inner), x, element_bytes=kernel_bytes)
-    return outline.copy(outline.new(node.shape, columns))
+    y = outline.copy(outline.new(node.shape, columns)).seen_as(unbacked(node.shape, 4))
+    return y if bias is None else outline.new(node.shape, y)  # nothing is written over a view
 
 
 def whole(outline: Outline, node: Tensor, *inputs: Value) -> Value:
