@@ -17,6 +17,7 @@ from relight.store.places import SETS, Places
 from relight.store.recipes import set_names
 from relight.weights.folder import Components
 from relight.weights.identify import identify
+from relight.weights.recognise import FAMILIES, KINDS
 from relight.weights.shards import ENDINGS, SHARD
 
 MAX_DEPTH, MAX_FILES = 5, 5000
@@ -125,7 +126,7 @@ def _of_set(manifest: Manifest, places: Places) -> Model:
             described = _of_file(manifest.name, place)
             missing += [f"{file.path}: {wrong}" for wrong in described.missing]
             formats += described.formats
-            if file.role in ("diffusion", "model"):
+            if file.role in ("diffusion", "unet", "model"):
                 families.append(described.family)
     size = sum(file.size for file in manifest.files)
     where = str(places.directory / SETS / f"{manifest.name}.json")
@@ -149,10 +150,13 @@ def _files_of_set(manifest: Manifest, places: Places) -> Path | Components:
             raise StoreError(f"{manifest.name}: {file.path} is not there any more; run `relight pull {manifest.name}`")
     if whole := manifest.places_of("model", places):
         return whole[0]
-    diffusion, clip_l, t5xxl, vae, tokenizers = (
-        manifest.places_of(role, places) for role in ("diffusion", "clip_l", "t5xxl", "vae", "tokenizer")
+    chosen = {kind: manifest.places_of(kind, places) for kind in KINDS}
+    return Components(
+        places.directory,
+        next((family for family, kinds in FAMILIES.items() if all(chosen[kind] for kind in kinds)), "flux"),
+        {kind: files for kind, files in chosen.items() if files},
+        tokenizers=manifest.places_of("tokenizer", places),
     )
-    return Components(places.directory, clip_l or None, t5xxl or None, diffusion or None, vae or None, tokenizers)
 
 
 def _unknown(name: str, places: Places) -> str:

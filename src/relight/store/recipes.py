@@ -12,12 +12,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from relight.errors import RequestError
+from relight.weights.recognise import KINDS
 
 GIB = 1 << 30
 HUB_FILE = re.compile(
     r"hf:(?P<repository>[\w.-]{1,96}/[\w.-]{1,96})/(?P<path>[^@\\:*?\"<>|]{1,500})(@(?P<revision>[\w./-]{1,200}))?"
 )
-ROLES = ("diffusion", "clip_l", "t5xxl", "vae", "tokenizer", "model")
+ROLES = (*KINDS, "tokenizer", "model")
 
 
 @dataclass(frozen=True)

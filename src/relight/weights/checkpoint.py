@@ -9,6 +9,7 @@ from typing import Any
 from relight.errors import ModelFileError, WeightMissing
 from relight.weights.assembly import take
 from relight.weights.container import Container, open_container
+from relight.weights.hints import model_of, prediction
 from relight.weights.recognise import KINDS, WANTED, Found, recognise
 from relight.weights.shards import weight_files
 from relight.weights.sizes import missing
@@ -18,7 +19,11 @@ __all__ = ["Checkpoint", "StoredTensor", "open_component", "read_component"]
 
 
 class Checkpoint(Mapping[str, StoredTensor]):
-    """The tensors of one component by our names. `ignored` names what the files have beside it."""
+    """The tensors of one component by our names. `ignored` names what the files have beside it.
+
+    `model` is the family of models it belongs to, "" where nothing tells; `prediction` what a UNet predicts, `eps` or
+    `v`, None where the file does not say.
+    """
 
     def __init__(
         self,
@@ -27,16 +32,16 @@ class Checkpoint(Mapping[str, StoredTensor]):
         containers: Sequence[Container],
         tensors: dict[str, StoredTensor],
         ignored: list[str],
+        prediction: str | None = None,
     ) -> None:
         self.kind = kind
         self.family = found.family
-        self.model = found.model
         self.names_as = found.names_as
         self.prefix = found.prefix
         self.paths = tuple(container.path for container in containers)
-        self.metadata: dict[str, Any] = {
-            k: v for container in reversed(containers) for k, v in container.metadata.items()
-        }
+        self.metadata = _joined_metadata(containers)
+        self.model = found.model or model_of(kind, self.paths[0], self.metadata)
+        self.prediction = prediction
         self.ignored = tuple(ignored)
         self._containers = containers
         self._tensors = tensors
@@ -104,7 +109,13 @@ def read_component(kind: str, containers: Sequence[Container]) -> Checkpoint:
         raise WeightMissing(
             f"{where}: {chosen.family} lacks {len(lacking)} of {whole} tensors ({listed}); take a whole file"
         )
-    return Checkpoint(kind, chosen, containers, tensors, ignored)
+    said = prediction(stored, _joined_metadata(containers)) if kind == "unet" else None
+    return Checkpoint(kind, chosen, containers, tensors, ignored, said)
+
+
+def _joined_metadata(containers: Sequence[Container]) -> dict[str, Any]:
+    """Of several files' values under one key the first's."""
+    return {key: value for container in reversed(containers) for key, value in container.metadata.items()}
 
 
 def _wrong_kind(kind: str, found: Sequence[Found], containers: Sequence[Container]) -> str:

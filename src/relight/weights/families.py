@@ -190,7 +190,8 @@ def embedding(shapes: Shapes) -> Told | None:
     if set(shapes) == {"clip_l", "clip_g"}:
         return Told("embedding", "textual inversion embedding for SDXL", "sdxl")
     named = "emb_params" in wide
-    if not named and not (len(shapes) == len(wide) == 1 and max(wide.values()) in known):
+    alone = len(shapes) == len(wide) == 1 and "." not in next(iter(shapes))
+    if not named and not (alone and max(wide.values()) in known):
         return None
     model = known.get(wide["emb_params"] if named else max(wide.values()), "")
     return Told("embedding", f"textual inversion embedding for {TITLES[model] or 'another model'}", model)

@@ -1,50 +1,69 @@
-"""The components in a directory, told by their tensors: a flat folder, ComfyUI's models tree or a diffusers folder."""
+"""The model in a folder or a checkpoint, told by its tensors: a flat folder, ComfyUI's or A1111's tree, diffusers'."""
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relight.errors import ModelFileError
-from relight.weights.identify import Component, Identity, identify
-from relight.weights.recognise import FAMILIES
+from relight.weights.candidates import BACKBONES, Candidate, best_backbone
+from relight.weights.hints import prediction_beside
+from relight.weights.identify import Identity, identify
+from relight.weights.mapped import PICKLES
+from relight.weights.recognise import FAMILIES, KINDS
 from relight.weights.shards import ENDINGS, weight_files
 
 MAX_DEPTH = 4
 MAX_FILES = 2000
 MAX_TOKENIZER_BYTES = 64 << 20
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+NOT_RUN = ("other unet", "transformer", "other controlnet", "other upscaler")
+EXTRAS = ("controlnet", "taesd", "upscaler", "lora", "embedding")
+FOLDERS_OF_BACKBONES = ("unet", "diffusion_models", "checkpoints", "stable-diffusion", "transformer")
 
 WHAT_TO_ADD = {
     "clip_l": "a CLIP-L text encoder (clip_l.safetensors)",
+    "clip_g": "a CLIP-G text encoder (clip_g.safetensors)",
+    "clip_h": "a CLIP-H text encoder (text_encoder/model.safetensors of Stable Diffusion 2)",
     "t5xxl": "a T5 XXL encoder (t5xxl_fp16.safetensors, or a GGUF such as t5-v1_1-xxl-encoder-Q8_0.gguf)",
     "diffusion": "a FLUX.1 transformer (flux1-schnell-Q4_K_S.gguf or flux1-schnell.safetensors)",
+    "unet": "a Stable Diffusion checkpoint (v1-5-pruned-emaonly.safetensors), or a UNet alone",
     "vae": "the FLUX autoencoder (ae.safetensors)",
 }
-IDEAL_BITS = {"diffusion": 4.5, "t5xxl": 8.5, "clip_l": 16.0, "vae": 16.0}
-"""Bits a weight that the choice leans to: FLUX.1 fits 8 GB at 4.5; T5 loses nothing at 8.5 and halves its memory."""
+VAE_TO_ADD = {
+    "sd1": "a Stable Diffusion autoencoder (vae-ft-mse-840000-ema-pruned.safetensors)",
+    "sd2": "a Stable Diffusion autoencoder (vae-ft-mse-840000-ema-pruned.safetensors)",
+    "sdxl": "the SDXL autoencoder (sdxl_vae.safetensors, or sdxl-vae-fp16-fix)",
+}
 
 Files = tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Components:
-    """What was chosen for each component (None where nothing is there), and what else was found.
+    """The model that was chosen, and what else was found.
 
-    `tokenizers` are T5 `tokenizer.json` files, the likeliest first. `unreadable` says why a file was passed over.
+    `family` is one of FAMILIES, `files` the chosen files by kind. `prediction` is what its UNet predicts: `eps`, `v`,
+    or None where nothing says. `tokenizers` are T5 `tokenizer.json` files, the likeliest first. `others` are the files
+    that could take each kind's place, best first; `extras` the networks a model is used with (EXTRAS). `unreadable`
+    says why a file was passed over.
     """
 
-    directory: Path
-    clip_l: Files | None = None
-    t5xxl: Files | None = None
-    diffusion: Files | None = None
-    vae: Files | None = None
+    path: Path
+    family: str
+    files: Mapping[str, Files]
+    prediction: str | None = None
     tokenizers: Files = ()
-    others: dict[str, tuple[Files, ...]] = field(default_factory=dict)
-    unreadable: dict[Path, str] = field(default_factory=dict)
+    others: Mapping[str, tuple[Files, ...]] = field(default_factory=dict)
+    extras: Mapping[str, tuple[Files, ...]] = field(default_factory=dict)
+    unreadable: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What a model of this family consists of."""
+        return FAMILIES[self.family]
 
     @property
     def tokenizer(self) -> Path | None:
@@ -52,73 +71,94 @@ class Components:
 
     @property
     def missing(self) -> dict[str, str]:
-        """By kind, what to add to the folder."""
-        return {kind: WHAT_TO_ADD[kind] for kind in FAMILIES["flux"] if getattr(self, kind) is None}
+        """By kind, what to add."""
+        return {kind: what_to_add(kind, self.family) for kind in self.kinds if kind not in self.files}
+
+    def get(self, kind: str) -> Files | None:
+        return self.files.get(kind)
 
     def require(self, kind: str) -> Files:
         """The files of a component. Raises ModelFileError that says what to add."""
-        files: Files | None = getattr(self, kind)
+        files = self.files.get(kind)
         if files is None:
             passed_over = "".join(f"; passed over {reason}" for reason in list(self.unreadable.values())[:2])
-            raise ModelFileError(f"{self.directory}: no {kind} here: add {WHAT_TO_ADD[kind]}{passed_over}")
+            add = what_to_add(kind, self.family)
+            raise ModelFileError(f"{self.path}: no {kind} here: add {add}{passed_over}")
         return files
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    component: Component
-    identity: Identity
-
-    def fits(self, diffusion: _Candidate | None) -> bool:
-        """Whether its sizes are those the transformer needs (an SD autoencoder has 4 latent channels, not 16)."""
-        if diffusion is None or self.component.kind == "diffusion":
-            return True
-        sizes, theirs = self.component.sizes, diffusion.component.sizes
-        if self.component.kind == "vae":
-            return 4 * sizes.get("latent_channels", 0) == theirs.get("out_channels")
-        return sizes.get("hidden_size") == theirs.get("pooled_dim" if self.component.kind == "clip_l" else "text_dim")
-
-    def rank(self, diffusion: _Candidate | None) -> tuple[bool, bool, bool, bool, float, int, int, str]:
-        """Lowest is best: whole, fitting, alone in its file, quantised (diffusion), near the ideal bits, larger."""
-        kind, bits = self.component.kind, self.component.bits_per_weight
-        quantised = self.identity.container.startswith("GGUF") and bits < 15
-        return (
-            bool(self.component.missing),
-            not self.fits(diffusion),
-            len(self.identity.components) > 1,
-            kind == "diffusion" and not quantised,
-            abs(bits - IDEAL_BITS[kind]),
-            -self.component.bytes,
-            len(self.identity.paths[0].parts),
-            str(self.identity.paths[0]),
-        )
+def what_to_add(kind: str, family: str) -> str:
+    return VAE_TO_ADD.get(family, WHAT_TO_ADD["vae"]) if kind == "vae" else WHAT_TO_ADD[kind]
 
 
-def find_components(directory: Path) -> Components:
-    """Look through the directory, four levels down, and choose one candidate for each component.
+def find_components(path: Path) -> Components:
+    """The model in a folder, looked through four levels down, or in one checkpoint.
 
-    Raises ModelFileError when it is no directory. Broken files are passed over with their reasons.
+    A Stable Diffusion checkpoint gives all that is in it, whatever lies beside; FLUX.1's networks are taken alone where
+    they are. What a single file lacks is looked for in its folder, or in the tree of ComfyUI or A1111 that it lies in.
+    Raises ModelFileError when the path is not there, or a single file is broken or no model. Broken files in a folder
+    are passed over with their reasons.
     """
-    if not directory.is_dir():
-        raise ModelFileError(f"{directory}: is not a directory; give the folder that holds the model files")
-    files = list(_walk(directory))
-    identities, unreadable = _identities(files)
-    candidates: dict[str, list[_Candidate]] = {kind: [] for kind in FAMILIES["flux"]}
+    if path.is_dir():
+        files = list(_walk(path))
+        identities, unreadable = _identities(files)
+        return _choose(path, files, identities, unreadable)
+    own = identify(path)
+    if not any(component.kind in BACKBONES.values() for component in own.components):
+        held = f"holds {own.family}" if own.components else "holds no network relight knows"
+        raise ModelFileError(f"{path}: {held}, not a model; give a checkpoint, or the folder with all of its files")
+    alone = _choose(path, [], [own], {})
+    if not alone.missing:
+        return alone
+    around = list(_walk(_tree_of(path)))
+    identities, unreadable = _identities(file for file in around if file not in own.paths)
+    singles = [identity for identity in identities if not _is_model(identity)]
+    return _choose(path, around, [own, *singles], unreadable)
+
+
+def _is_model(identity: Identity) -> bool:
+    return any(component.kind in BACKBONES.values() for component in identity.components)
+
+
+def _tree_of(file: Path) -> Path:
+    """The folder that may hold a model's other files."""
+    folder = file.absolute().parent
+    return folder.parent if folder.name.lower() in FOLDERS_OF_BACKBONES else folder
+
+
+def _choose(path: Path, files: list[Path], identities: list[Identity], unreadable: dict[Path, str]) -> Components:
+    found: dict[str, list[Candidate]] = {kind: [] for kind in KINDS}
     for identity in identities:
         for component in identity.components:
-            if component.kind in candidates:
-                candidates[component.kind].append(_Candidate(component, identity))
-    diffusion = min(candidates["diffusion"], key=lambda c: c.rank(None), default=None)
-    ranked = {kind: sorted(found, key=lambda c: c.rank(diffusion)) for kind, found in candidates.items()}
-    paths = {kind: tuple(dict.fromkeys(c.identity.paths for c in found)) for kind, found in ranked.items()}
-    chosen = {kind: found[0] if found else None for kind, found in paths.items()}
+            if component.usable:
+                found[component.kind].append(Candidate(component, identity))
+            elif component.kind in NOT_RUN:
+                unreadable[identity.paths[0]] = f"{identity.paths[0]}: {component.family}, which relight does not run"
+    family, backbone = best_backbone(found)
+    ranked: dict[str, tuple[Files, ...]] = {}
+    for kind, candidates in found.items():
+        candidates.sort(key=lambda each: (each is not backbone, each.rank(backbone)))
+        if candidates:
+            ranked[kind] = tuple(dict.fromkeys(each.identity.paths for each in candidates))
+    chosen = {kind: ranked[kind][0] for kind in FAMILIES[family] if kind in ranked}
+    rest = {kind: paths[kind in chosen :] for kind, paths in ranked.items() if kind not in EXTRAS}
     return Components(
-        directory,
-        **chosen,
-        tokenizers=_tokenizers(files, chosen["t5xxl"]),
-        others={kind: found[1:] for kind, found in paths.items() if len(found) > 1},
+        path,
+        family,
+        chosen,
+        prediction=_prediction(backbone),
+        tokenizers=_tokenizers(files, chosen.get("t5xxl")),
+        others={kind: paths for kind, paths in rest.items() if paths},
+        extras={kind: ranked[kind] for kind in EXTRAS if kind in ranked},
         unreadable=unreadable,
     )
+
+
+def _prediction(backbone: Candidate | None) -> str | None:
+    if backbone is None or backbone.kind != "unet":
+        return None
+    beside = prediction_beside(backbone.identity.paths[0], backbone.component.model)
+    return backbone.identity.prediction or beside
 
 
 def _walk(directory: Path) -> Iterator[Path]:
@@ -134,7 +174,7 @@ def _walk(directory: Path) -> Iterator[Path]:
             yield Path(folder, name)
 
 
-def _identities(files: list[Path]) -> tuple[list[Identity], dict[Path, str]]:
+def _identities(files: Iterable[Path]) -> tuple[list[Identity], dict[Path, str]]:
     """Each checkpoint once, shards together."""
     identities: list[Identity] = []
     unreadable: dict[Path, str] = {}

@@ -11,6 +11,7 @@ from typing import Any
 from relight.weights.assembly import place_names
 from relight.weights.container import Container, open_container
 from relight.weights.formats import STORED
+from relight.weights.hints import model_of, prediction
 from relight.weights.recognise import Found, recognise
 from relight.weights.shards import weight_files
 from relight.weights.sizes import missing, sizes
@@ -26,6 +27,8 @@ HIGHLIGHTS = (
     "modelspec.title",
     "modelspec.architecture",
     "modelspec.license",
+    "modelspec.prediction_type",
+    "ss_base_model_version",
     "format",
 )
 MAX_VALUE_LENGTH = 80
@@ -42,7 +45,10 @@ class FormatUse:
 
 @dataclass(frozen=True)
 class Component:
-    """One network of a file. `missing` names, in our spelling, what a whole one of this depth has and this has not."""
+    """One network of a file. `missing` names, in our spelling, what a whole one of this depth has and this has not.
+
+    `model` is the family of models it belongs to (`flux`, `sd1`, `sd2`, `sdxl`), "" where nothing tells.
+    """
 
     kind: str
     family: str
@@ -55,6 +61,7 @@ class Component:
     sizes: dict[str, int]
     formats: dict[str, FormatUse]
     missing: tuple[str, ...]
+    model: str = ""
 
     @property
     def bits_per_weight(self) -> float:
@@ -65,7 +72,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Identity:
-    """What one file, or the shards of one, holds."""
+    """What one file, or the shards of one, holds. `prediction` is `eps` or `v` where the file says it."""
 
     paths: tuple[Path, ...]
     container: str
@@ -75,6 +82,7 @@ class Identity:
     formats: dict[str, FormatUse]
     components: tuple[Component, ...]
     metadata: dict[str, Any] = field(default_factory=dict)
+    prediction: str | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -102,6 +110,8 @@ def identify(path: Path) -> Identity:
 def _identity(containers: list[Container]) -> Identity:
     stored = gather(containers)
     found = recognise({name: item.entry.shape for name, item in stored.items()})
+    metadata = {key: value for container in reversed(containers) for key, value in container.metadata.items()}
+    models = [each.model or model_of(each.kind, containers[0].path, metadata) for each in found]
     return Identity(
         paths=tuple(container.path for container in containers),
         container=containers[0].container,
@@ -109,12 +119,13 @@ def _identity(containers: list[Container]) -> Identity:
         tensors=len(stored),
         parameters=_parameters(stored.values()),
         formats=_formats(stored.values()),
-        components=tuple(_component(item, stored) for item in found),
+        components=tuple(_component(item, stored, model) for item, model in zip(found, models, strict=True)),
         metadata={k: v for container in containers for k, v in _highlights(container.metadata).items()},
+        prediction=prediction(stored, metadata),
     )
 
 
-def _component(found: Found, stored: Mapping[str, Stored]) -> Component:
+def _component(found: Found, stored: Mapping[str, Stored], model: str) -> Component:
     ours: dict[str, tuple[int, ...]] = {}
     used = [item for name, item in stored.items() if name.startswith(found.prefix)]
     if found.usable:
@@ -135,6 +146,7 @@ def _component(found: Found, stored: Mapping[str, Stored]) -> Component:
         sizes=sizes(found.kind, ours) if found.usable else {},
         formats=_formats(used),
         missing=tuple(missing(found.kind, ours)) if found.usable else (),
+        model=model,
     )
 
 

@@ -19,9 +19,13 @@ MAX_NAME_BYTES = 1024
 MAX_DIMENSION = 2**40
 
 DAMAGED = "the file is damaged or not a real model: download it again"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 CONVERT = (
-    "relight reads .safetensors and .gguf only, because a pickle can run any code: convert it with "
-    "`safetensors.torch.save_file(torch.load(path, weights_only=True), ...)`, or take a converted copy"
+    "relight reads .safetensors and .gguf only, because loading a pickle runs whatever code is in it: take the "
+    ".safetensors version, which the hub has of nearly every model, or convert it yourself, in a sandbox unless you "
+    'trust it: python -c "import torch, safetensors.torch as s; '
+    "d = torch.load('IN', map_location='cpu', weights_only=True); d = d.get('state_dict', d.get('params_ema', d)); "
+    "s.save_file({k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, 'OUT.safetensors')\""
 )
 
 
@@ -127,7 +131,7 @@ def refuse_other_content(file: MappedFile) -> NoReturn:
         file.fail("is a PyTorch pickle", CONVERT)
     if start[:4] in (b"lmgg", b"tjgg", b"fmgg", b"algg", b"ggml", b"ggjt", b"ggmf"):
         file.fail("is in a format from before GGUF", "take a .gguf made after August 2023")
-    if file.path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+    if file.path.suffix.lower() in PICKLES:
         file.fail(f"has the ending of a pickle, {file.path.suffix}", CONVERT)
     if start[:1] in (b"{", b"["):
         file.fail("is a JSON text, not weights", "give the .safetensors or .gguf file")

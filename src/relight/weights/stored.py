@@ -46,7 +46,7 @@ class Made(Sequence[np.ndarray]):
     """
 
     make: Callable[[], np.ndarray]
-    _last: Callable[[], np.ndarray | None] = field(default=lambda: None, init=False)
+    _last: Callable[[], np.ndarray | None] = field(default_factory=lambda: lambda: None, init=False)
 
     def __len__(self) -> int:
         return 1
