@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from relight.graph import Graph, Tensor
-from relight.weights.checkpoint import StoredTensor
+from relight.weights.stored import StoredTensor
 
 WeightSource = Mapping[str, StoredTensor]
 Progress = Callable[[int, int], None]

@@ -12,9 +12,9 @@ import numpy as np
 
 from relight.errors import UnsupportedOp, WeightMissing
 from relight.graph import Graph, Tensor
-from relight.weights.checkpoint import StoredTensor
 from relight.weights.formats import FORMATS
 from relight.weights.quants import read_float32
+from relight.weights.stored import StoredTensor
 
 PIECE_BYTES = 32 << 20
 CONVERTED = {"F32": np.float32, "F16": np.float16}

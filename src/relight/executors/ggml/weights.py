@@ -17,8 +17,8 @@ from relight.executors.ggml.lowering import dimensions
 from relight.executors.leaves import held_format, held_pieces, leaf_nbytes, wanted
 from relight.executors.limit import MemoryLimit
 from relight.graph import Graph, Tensor
-from relight.weights.checkpoint import StoredTensor
 from relight.weights.formats import FORMATS
+from relight.weights.stored import Made, StoredTensor
 
 CPU_ALIGNMENT = 32
 UPLOAD_THREADS = 8
@@ -148,12 +148,13 @@ def placeholder(base: Any, ctx: Any, shape: tuple[int, ...], form: str) -> Any:
 
 def usable_in_place(device: Device, leaf: Tensor, stored: StoredTensor, form: str) -> bool:
     whole = leaf.attrs["rows"] is None and leaf.attrs["columns"] is None
-    return not device.is_vulkan and whole and len(stored.parts) == 1 and stored.format == form and stored.scale == 1.0
+    in_file = len(stored.parts) == 1 and not isinstance(stored.parts, Made)
+    return not device.is_vulkan and whole and in_file and stored.format == form and stored.scale == 1.0
 
 
 def forget(stored: StoredTensor) -> None:
     """The pages just read need not stay in this process; the file's cache keeps them while memory is to spare."""
-    if not hasattr(mmap, "MADV_DONTNEED"):
+    if not hasattr(mmap, "MADV_DONTNEED") or isinstance(stored.parts, Made):
         return
     for part in stored.parts:
         owner = part

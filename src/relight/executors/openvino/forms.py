@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -17,8 +17,8 @@ import numpy as np
 from relight.executors.leaves import leaf_nbytes, leaf_pieces
 from relight.executors.openvino import tables
 from relight.graph import Graph, Tensor
-from relight.weights.checkpoint import StoredTensor
 from relight.weights.quants import read_float32
+from relight.weights.stored import StoredTensor
 
 Role = Literal["matrix", "constant", "value"]
 """What an operation does with a weight: multiplies by it, has it compiled in, or adds it and the like."""
@@ -120,6 +120,7 @@ def _packed(use: Use, stored: StoredTensor, threads: int) -> list[np.ndarray]:
     out = [np.empty(shape, NUMPY[element]) for element, shape in layout(use)]
     chosen = _rows(use.leaf)
     step = max(1, CHUNK_ELEMENTS // columns)
+    stored = replace(stored, parts=tuple(stored.parts))  # what is made when it is asked for is made once
 
     def fill(first: int) -> None:
         some = slice(first, min(first + step, rows))

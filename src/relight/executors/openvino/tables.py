@@ -13,8 +13,8 @@ import numpy as np
 
 from relight.executors import reference
 from relight.graph import Tensor
-from relight.weights.checkpoint import StoredTensor
 from relight.weights.quants import read_float32
+from relight.weights.stored import StoredTensor
 
 StoredLeaves = Mapping[object, tuple[Tensor, StoredTensor]]
 """Leaves by key."""

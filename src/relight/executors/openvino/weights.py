@@ -13,7 +13,7 @@ from relight.executors.base import Progress, WeightSource
 from relight.executors.leaves import joined, leaf_nbytes
 from relight.executors.openvino.forms import Use, layout, pack
 from relight.graph import Graph, Tensor
-from relight.weights.checkpoint import StoredTensor
+from relight.weights.stored import Made, StoredTensor
 
 PAGE = 4096
 READ_BYTES = 64 << 20
@@ -94,7 +94,8 @@ def load(graphs: tuple[Graph, ...], source: WeightSource, threads: int, progress
     tensors = {tensor.name: tensor for _, tensor in stored.values()}
     done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
     for tensor in tensors.values():
-        _touch(tensor)
+        if not isinstance(tensor.parts, Made):
+            _touch(tensor)
         done += tensor.nbytes
         if progress:
             progress(done, total)
