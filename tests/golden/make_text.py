@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from make import load, save
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import weights as g
-from make import load, save
 
 PROJECTION = {"text_projection.weight": (192, g.CLIP_HIDDEN)}
 ROWS = np.array([0, 1, 8, 9, 10, 40, 76])

@@ -114,6 +114,10 @@ def test_clip_says_what_was_cut_and_keeps_the_end() -> None:
     assert (tokens.eos, tokens.cut) == (76, "and 猫 Bird")
 
 
+def test_clip_gives_the_text_alone_too() -> None:
+    assert ClipTokenizer().ids("a cat") == [320, 2368] and ClipTokenizer().ids(" ") == []
+
+
 def test_an_end_mark_in_the_prompt_is_the_first_end() -> None:
     assert ClipTokenizer().encode("a <|endoftext|> cat").eos == 2
 
@@ -169,10 +173,13 @@ def test_signed_character_maps_are_read_as_bytes() -> None:
     assert T5Tokenizer.from_gguf(metadata).encode("ﬁｘ", 8).ids.tolist() == [2210, 1, 0, 0, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("encode", [ClipTokenizer().encode, T5Tokenizer.from_gguf(small_metadata()).encode])
+@pytest.mark.parametrize(
+    "encode", [ClipTokenizer().ids, ClipTokenizer().encode, T5Tokenizer.from_gguf(small_metadata()).encode]
+)
 def test_text_that_is_not_unicode_is_refused(encode: Any) -> None:
+    length = () if encode.__name__ == "ids" else (77,)
     with pytest.raises(RequestError, match="not valid Unicode; give it as UTF-8"):
-        encode("caf\udce9", 77)
+        encode("caf\udce9", *length)
 
 
 @pytest.mark.parametrize(

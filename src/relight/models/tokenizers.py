@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from relight.errors import ModelFileError, RequestError
 from relight.models import unigram
@@ -47,6 +47,10 @@ class ClipTokenizer:
     def encode(self, text: str, length: int = 77, pad: int = CLIP_END) -> TokenIds:
         """Start, text, end, then `pad` up to `length`. Raises RequestError for text that is not Unicode."""
         return framed(self._pieces, text, length, before=(CLIP_START,), end=CLIP_END, pad=pad)
+
+    def ids(self, text: str) -> list[int]:
+        """The text alone, without start, end and padding. Raises RequestError for text that is not Unicode."""
+        return list(encoded(self._pieces, text).ids)
 
 
 class T5Tokenizer:
@@ -94,15 +98,19 @@ def framed(pieces: Tokenizer, text: str, length: int, *, before: tuple[int, ...]
     fit = length - len(before) - 1
     if fit < 0:
         raise ValueError(f"length {length} does not hold the {len(before) + 1} special tokens")
-    try:
-        encoding = pieces.encode(text, add_special_tokens=False)
-    except TypeError as error:  # lone surrogates, which arguments of a command come with when they are not UTF-8
-        raise RequestError(f"prompt {text[:40]!r} is not valid Unicode; give it as UTF-8") from error
+    encoding = encoded(pieces, text)
     tokens = [*before, *encoding.ids[:fit], end]
     ids = np.full(length, pad, np.int32)
     ids[: len(tokens)] = tokens
     cut = text[encoding.offsets[fit][0] :].strip() if len(encoding.ids) > fit else ""
     return TokenIds(ids, tokens.index(end), len(encoding.ids), cut)
+
+
+def encoded(pieces: Tokenizer, text: str) -> Encoding:
+    try:
+        return pieces.encode(text, add_special_tokens=False)
+    except TypeError as error:  # lone surrogates, which arguments of a command come with when they are not UTF-8
+        raise RequestError(f"prompt {text[:40]!r} is not valid Unicode; give it as UTF-8") from error
 
 
 @cache
