@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "errors": set(),
     "graph": set(),
     "sampling": set(),
+    "prompts": {"models.tokenizers"},
     "models": {"graph"},
     "weights": {"graph"},
     "executors": {"graph", "weights"},
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "store": {"weights", "executors"},
     "progress": {"jobs.events"},
     "demo": set(),
-    "cli": EVERYTHING | {"demo", "progress"},
+    "cli": EVERYTHING | {"demo", "progress", "prompts"},
     "__main__": {"cli"},
 }
 
