@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,19 +25,20 @@ def write(folder: Path) -> ModelFiles:
     flux = checkpoints.flux_shapes(double=1, single=1)
     clip = checkpoints.clip_shapes() | {"text_model.embeddings.token_embedding.weight": (CLIP_TOKENS, 64)}
     t5 = checkpoints.t5_shapes() | {"shared.weight": (T5_TOKENS, 64)}
-    vae = checkpoints.vae_shapes(channels=(32, 32, 32, 32), sides=("decoder",))
-    files = ModelFiles(
-        diffusion=(_write(folder / "flux1-schnell-tiny.safetensors", flux),),
-        clip_l=(_write(folder / "clip_l.safetensors", clip),),
-        t5xxl=(_write(folder / "t5xxl_fp16.safetensors", t5),),
-        vae=(_write(folder / "ae.safetensors", vae),),
-        t5_tokenizer=folder / "tokenizer.json",
-    )
+    vae = checkpoints.vae_shapes(channels=(32, 32, 32, 32))
+    paths = {
+        "diffusion": (write_f16(folder / "flux1-schnell-tiny.safetensors", flux),),
+        "clip_l": (write_f16(folder / "clip_l.safetensors", clip),),
+        "t5xxl": (write_f16(folder / "t5xxl_fp16.safetensors", t5),),
+        "vae": (write_f16(folder / "ae.safetensors", vae),),
+    }
+    files = ModelFiles.of_family("flux", paths, t5_tokenizer=folder / "tokenizer.json")
     (folder / "tokenizer.json").write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
     return files
 
 
-def _write(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
+def write_f16(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
+    """A safetensors file of random values that stay finite through a network."""
     sources = [
         TensorSource(name, shape, "F16", partial(_values, i, name, shape))
         for i, (name, shape) in enumerate(shapes.items())
@@ -48,4 +50,4 @@ def _write(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 def _values(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Norms near 1, the rest near 0, so that values stay finite through the whole path."""
     noise = np.random.default_rng(seed).standard_normal(shape, np.float32) * SPREAD
-    return checkpoints.stored_as("F16", noise + ("norm" in name and name.endswith(("weight", "scale"))))
+    return checkpoints.stored_as("F16", noise + (len(shape) == 1 and name.endswith(("weight", "scale"))))

@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
 
     common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="log everything to stderr, and show tracebacks")
-    top = Parser(prog="relight", description="Pictures from FLUX.1 on old 8 GB Vulkan cards.")
+    top = Parser(
+        prog="relight", description="Pictures from FLUX.1, Stable Diffusion and SDXL on old 8 GB Vulkan cards."
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     add_generate(commands.add_parser("generate", parents=[common], help="make pictures from a prompt"))
     add_demo(
@@ -79,38 +81,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_generate(p: argparse.ArgumentParser) -> None:
-    p.add_argument("prompt", metavar="PROMPT")
-    files = p.add_argument_group("model files")
-    files.add_argument(
-        "--model", metavar="NAME|DIR", help="a pulled model (relight models), or a folder with the four components"
-    )
-    for component, what in (
-        ("diffusion", "FLUX.1 transformer, .gguf or .safetensors"),
-        ("clip-l", "CLIP-L text encoder"),
-        ("t5xxl", "T5 XXL encoder"),
-        ("vae", "autoencoder"),
-        ("t5-tokenizer", "tokenizer.json of T5, where it is neither beside the file nor in it"),
-    ):
-        files.add_argument(f"--{component}", type=Path, metavar="FILE", help=what)
-    add_picture_options(p.add_argument_group("picture"))
+    from relight.jobs import options
+
+    p.add_argument("prompt", metavar="PROMPT", help="as A1111 reads it: (word:1.2), [less], BREAK, <lora:name:0.8>")
+    options.add_files(p.add_argument_group("model files"))
+    options.add_picture(p.add_argument_group("picture"))
+    options.add_redraw(p.add_argument_group("from a picture"))
+    options.add_hires(p.add_argument_group("larger pictures"))
+    options.add_control(p.add_argument_group("control"))
     add_engine_options(p.add_argument_group("engine"))
     out = p.add_argument_group("output")
     out.add_argument("--out", type=Path, default=Path("relight.png"), metavar="FILE.png", help="default: relight.png")
+    out.add_argument(
+        "--preview-dir", type=Path, metavar="DIR", help="write what the picture looks like on the way here"
+    )
+    out.add_argument("--preview-every", type=int, default=1, metavar="N", help="steps between previews (default 1)")
     out.add_argument("--json", action="store_true", help="print a report as one JSON object, last on stdout")
     p.set_defaults(run=generate)
-
-
-def add_picture_options(g: Any) -> None:
-    g.add_argument("--width", type=int, default=1024, help="pixels, a multiple of 16 (default 1024)")
-    g.add_argument("--height", type=int, default=1024, help="pixels, a multiple of 16 (default 1024)")
-    g.add_argument("--steps", type=int, help="default: 4 for schnell, 20 for dev")
-    g.add_argument("--seed", type=int, help="default: random")
-    g.add_argument("--rng", default="cuda", help="noise as A1111's GPU and stable-diffusion.cpp: cuda; as ComfyUI: cpu")
-    g.add_argument("--guidance", type=float, help="distilled guidance, FLUX.1 dev only (default 3.5)")
-    g.add_argument("--sampler", default="euler", help="default: euler")
-    g.add_argument("--schedule", default="simple", help="default: simple")
-    g.add_argument("--sigmas", metavar="A,B,C", help="noise levels instead of a schedule, 1 down to 0")
-    g.add_argument("--batch", type=int, default=1, help="pictures, with seeds counting up (default 1)")
 
 
 def add_engine_options(g: Any) -> None:
@@ -161,39 +148,26 @@ def add_inspect(p: argparse.ArgumentParser) -> None:
 
 def generate(a: argparse.Namespace) -> None:
     """Make pictures and write them."""
-    from relight.jobs.request import GenerateRequest
+    from relight.jobs import options
 
-    request = GenerateRequest(
-        prompt=a.prompt,
-        width=a.width,
-        height=a.height,
-        steps=a.steps,
-        seed=a.seed,
-        rng=a.rng,
-        guidance=a.guidance,
-        sampler=a.sampler,
-        schedule=a.schedule,
-        sigmas=numbers(a.sigmas) if a.sigmas is not None else None,
-        batch=a.batch,
-        tile=a.vae_tile_size,
-    )
-    make(request, model_files(a), engine_settings(a), a.out, a.json)
+    request = options.request(a, preview_every=a.preview_every if a.preview_dir else 0)
+    make(request, options.model_files(a), engine_settings(a), a.out, a.json, a.preview_dir)
 
 
-def make(request: Any, files: Any, settings: Any, out: Path, as_json: bool) -> None:
+def make(request: Any, files: Any, settings: Any, out: Path, as_json: bool, preview_dir: Path | None) -> None:
     """One request, from files to pictures on disk and a line for each."""
     from relight.jobs import output
     from relight.jobs.pipeline import Pipeline
     from relight.progress import Progress
 
-    paths = output.prepare(out, request.batch, request.width * request.height)
-    with Progress() as progress, Pipeline(files, settings) as pipeline:
+    paths = output.prepare(out, request.batch, output.most_pixels(request))
+    previews = output.Previews(preview_dir, out.stem) if preview_dir else None
+    with Progress(previews) as progress, Pipeline(files, settings) as pipeline:
         result = pipeline.generate(request, progress.on_event)
     for picture, path in zip(result.pictures, paths, strict=True):
         output.write_png(path, picture, result.report)
-        print(
-            f"{path}: {request.width}x{request.height}, seed {picture.seed}", file=sys.stderr if as_json else sys.stdout
-        )
+        height, width, _ = picture.image.shape
+        print(f"{path}: {width}x{height}, seed {picture.seed}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print(json.dumps(result.report | {"files": [str(path) for path in paths]}))
     else:
@@ -216,9 +190,10 @@ def summary(report: dict[str, Any]) -> str:
 def demo(a: argparse.Namespace) -> None:
     """Pictures from the model that ships with relight: one of a prompt, or a small gallery."""
     from relight import demo as shown
-    from relight.jobs import output
+    from relight.jobs import models, output
     from relight.jobs.fleet import EngineSettings
-    from relight.jobs.pipeline import Picture, Pipeline
+    from relight.jobs.pictures import Picture
+    from relight.jobs.pipeline import Pipeline
     from relight.jobs.request import GenerateRequest
     from relight.planner.profiles import pretended
     from relight.progress import Progress
@@ -227,7 +202,7 @@ def demo(a: argparse.Namespace) -> None:
     requests = [GenerateRequest(prompt=p, width=shown.SIZE, height=shown.SIZE, seed=a.seed) for p in prompts]
     path = output.prepare(a.out, 1, shown.SIZE**2 * len(prompts))[0]
     settings = EngineSettings(backend=a.backend, profile=pretended(os.environ))
-    with Progress() as progress, Pipeline(files_in(shown.EMBEDDED), settings) as pipeline:
+    with Progress() as progress, Pipeline(models.files_in(shown.EMBEDDED), settings) as pipeline:
         results = [pipeline.generate(request, progress.on_event) for request in requests]
     pictures = [result.pictures[0] for result in results]
     image = shown.sheet([picture.image for picture in pictures])
@@ -272,56 +247,6 @@ def inspect(a: argparse.Namespace) -> None:
 
     identity = identify(a.file)
     print(json.dumps(as_dict(identity)) if a.json else "\n".join(describe(identity)))
-
-
-def numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise RequestError(f"--sigmas {text}: give numbers with commas, such as 1,0.75,0.5,0.25,0") from error
-
-
-def model_files(a: argparse.Namespace) -> Any:
-    """The files named one by one, and from --model what is not named."""
-    from relight.jobs.request import ModelFiles
-
-    named = {name: getattr(a, name) for name in ("diffusion", "clip_l", "t5xxl", "vae")}
-    for name, path in {**named, "t5_tokenizer": a.t5_tokenizer}.items():
-        if path is not None and not os.path.exists(path):
-            raise ConfigError(f"--{name.replace('_', '-')} {path}: no such file")
-    missing = [name for name, path in named.items() if path is None]
-    if missing and a.model is None:
-        flags = ", ".join("--" + name.replace("_", "-") for name in missing)
-        raise ConfigError(f"name the model's folder with --model DIR, or its files; still missing: {flags}")
-    folder = model_folder(a.model) if a.model is not None else None
-    chosen = {
-        name: (path,) if path is not None else folder.require(name) if folder else () for name, path in named.items()
-    }
-    return ModelFiles(**chosen, t5_tokenizer=a.t5_tokenizer or (folder.tokenizer if folder else None))
-
-
-def model_folder(name: str) -> Any:
-    """The components of a folder, or of a model pulled under that name."""
-    from relight.store.catalogue import find_model
-    from relight.weights.folder import Components, find_components
-
-    if os.sep in name and not os.path.isdir(name):
-        raise ConfigError(f"--model {name}: no such folder")
-    found = find_model(name)
-    if isinstance(found, Components):
-        return found
-    if not found.is_dir():
-        raise ConfigError(f"--model {name}: that is one file; name a folder, or use --diffusion and its kin")
-    return find_components(found)
-
-
-def files_in(folder: Path) -> Any:
-    """All four components of a folder."""
-    from relight.jobs.request import ModelFiles
-
-    found = model_folder(str(folder))
-    named = {name: found.require(name) for name in ("diffusion", "clip_l", "t5xxl", "vae")}
-    return ModelFiles(**named, t5_tokenizer=found.tokenizer)
 
 
 def engine_settings(a: argparse.Namespace) -> Any:

@@ -81,5 +81,9 @@ class StoreError(RelightError):
     """Model files cannot be fetched, verified, kept or converted; the message has the way out."""
 
 
+class RuinedPicture(RelightError):
+    """What came out is no picture: not numbers, one colour, noise. Says what was seen and what may help."""
+
+
 class JobCancelled(RelightError):
     """Somebody wanted no more of it."""

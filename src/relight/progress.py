@@ -10,7 +10,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from relight.jobs.events import Advanced, Event, Planned, Warned
+from relight.jobs.events import Advanced, Event, Planned, Previewed, Warned
+from relight.jobs.output import Previews
 
 LOADING = "load "
 UNITS = {"denoise": "step", "decode": "tile"}
@@ -19,7 +20,8 @@ UNITS = {"denoise": "step", "decode": "tile"}
 class Progress:
     """Turns events into bars; where stderr is no terminal, into a line when a stage is complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, previews: Previews | None = None) -> None:
+        self.previews = previews
         self.bars: dict[tuple[str, int], tqdm[NoReturn]] = {}
         self.lock = threading.Lock()
         self.terminal = sys.stderr.isatty()
@@ -41,6 +43,9 @@ class Progress:
                     tqdm.write(event.note, file=sys.stderr)
                 case Warned():
                     tqdm.write(f"note: {event.message}", file=sys.stderr)
+                case Previewed():
+                    if self.previews:
+                        self.previews.write(event)
                 case Advanced() if self.terminal:
                     self._bar(event)
                 case Advanced() if event.done == event.total and not event.stage.startswith(LOADING):

@@ -123,14 +123,6 @@ def test_any_size_comes_back_as_it_went_in(size: tuple[int, int]) -> None:
     assert graph.outputs["noise"].shape == (1, 4, *size)
 
 
-def test_control_inputs_are_shaped_as_the_skips() -> None:
-    w = Weights(ShapeIndex(g.unet_shapes(SD15)))
-    inputs = unet.record(w, unet.UnetConfig.from_weights(w), 64, 64, 77, control=True).inputs
-    controls = [inputs[f"control_{i}"].shape[1:] for i in range(12)]
-    assert controls[0] == (320, 64, 64) and controls[3] == (320, 32, 32) and controls[11] == (1280, 8, 8)
-    assert inputs["control_middle"].shape == (1, 1280, 8, 8) and "control_12" not in inputs
-
-
 def test_a_missing_weight_is_named() -> None:
     shapes = g.unet_shapes(g.UNETS["sd1"])
     del shapes["output_blocks.4.1.transformer_blocks.0.attn2.to_v.weight"]

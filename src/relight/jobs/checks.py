@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from relight.errors import ModelFileError
+from relight.errors import ModelFileError, RequestError
 from relight.graph import Weights
 from relight.graph.tensor import ShapeError
 from relight.jobs.request import ModelFiles
-from relight.models import clip, flux, t5, vae
+from relight.models import clip, flux, t5, unet, vae
 from relight.models.tokenizers import ClipTokenizer, T5Tokenizer, TokenIds
 from relight.sampling import latents
-from relight.weights.checkpoint import open_component
+from relight.weights.checkpoint import Checkpoint, open_component
+from relight.weights.embeddings import load_embedding
 
 SMALLEST = 8
 """Latent pixels: sizes are checked by recording each network for a very small picture."""
+UNET_CHANNELS, INPAINTING_CHANNELS = 4, 9
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """A prompt as both text encoders take it."""
+class FluxTokens:
+    """A prompt as both text encoders of FLUX take it."""
 
     clip: TokenIds
     t5: TokenIds
@@ -35,21 +38,41 @@ class Checked:
 
     def __init__(self, files: ModelFiles) -> None:
         self.files = files
-        self.flux = self._open("diffusion", flux.FluxConfig.from_weights, _record_flux)
-        self.clip = self._open("clip_l", clip.ClipConfig.from_weights, clip.record)
-        self.t5 = self._open("t5xxl", t5.T5Config.from_weights, lambda w, config: t5.record(w, config, SMALLEST))
-        self.vae = self._open("vae", vae.VaeConfig.from_weights, _record_vae)
+        self.prediction = files.prediction
+        self.configs: dict[str, Any] = {kind: self._open(kind, *NETWORKS[kind]) for kind in files.family.kinds}
         self._check_widths()
         self.clip_tokenizer = ClipTokenizer()
-        with closing(open_component("t5xxl", files.t5xxl)) as checkpoint:
-            self.t5_tokenizer = T5Tokenizer.find(files.t5xxl[0], checkpoint.metadata, files.t5_tokenizer)
+        if "t5xxl" in self.configs:
+            paths = files.paths["t5xxl"]
+            with closing(open_component("t5xxl", paths)) as checkpoint:
+                self.t5_tokenizer = T5Tokenizer.find(paths[0], checkpoint.metadata, files.t5_tokenizer)
 
-    def _open[C](self, kind: str, config_of: Callable[[Weights], C], record: Callable[[Weights, C], object]) -> C:
-        paths = self.files.of(kind)
+    @property
+    def flux(self) -> flux.FluxConfig | None:
+        """None for UNets."""
+        config: flux.FluxConfig | None = self.configs.get("diffusion")
+        return config
+
+    @property
+    def unet(self) -> unet.UnetConfig | None:
+        config: unet.UnetConfig | None = self.configs.get("unet")
+        return config
+
+    @cached_property
+    def sees_mask(self) -> bool:
+        """Whether the backbone was made for inpainting: it takes the mask and the picture around it."""
+        return self.unet is not None and self.unet.in_channels == INPAINTING_CHANNELS
+
+    def _open(
+        self, kind: str, config_of: Callable[[Weights, str], Any], record: Callable[[Weights, Any], object]
+    ) -> Any:
+        paths = self.files.paths.get(kind, ())
+        if not paths:
+            raise ModelFileError(f"{self.files.family.title} needs a {kind} file; give it with --{dashed(kind)}")
         with closing(open_component(kind, paths)) as checkpoint:
             w = Weights(checkpoint)
             try:
-                config = config_of(w)
+                config = config_of(w, kind)
                 record(w, config)
             except (ModelFileError, ValueError, IndexError, ZeroDivisionError) as error:
                 known = isinstance(error, (ModelFileError, ShapeError))
@@ -57,29 +80,82 @@ class Checked:
                 raise ModelFileError(
                     f"{paths[0]}: its tensors do not make a whole network ({why}); download it again"
                 ) from error
+            self._note(kind, checkpoint)
         return config
 
-    def _check_widths(self) -> None:
-        files, diffusion = self.files, self.files.diffusion[0].name
-        for paths, what, width, wanted in (
-            (files.t5xxl, "a T5", self.t5.hidden_size, self.flux.text_dim),
-            (files.clip_l, "a CLIP-L", self.clip.hidden_size, self.flux.pooled_dim),
-            (files.vae, "a VAE", self.vae.latent_channels * latents.PATCH**2, self.flux.in_channels),
-        ):
-            if width != wanted:
-                raise ModelFileError(f"{paths[0]}: is {what} of width {width}; {diffusion} was made for {wanted}")
+    def _note(self, kind: str, checkpoint: Checkpoint) -> None:
+        if kind == "unet" and self.prediction is None:
+            self.prediction = checkpoint.prediction
 
-    def tokens(self, prompt: str, length: int) -> Tokens:
+    def _check_widths(self) -> None:
+        """What the backbone was made for, against what its neighbours give."""
+        backbone, wanted = (
+            ("diffusion", flux_widths(self.flux)) if self.flux else ("unet", unet_widths(self.files, self.unet))
+        )
+        diffusion = self.files.paths[backbone][0].name
+        for kind, width in wanted.items():
+            config = self.configs[kind]
+            found = config.latent_channels if kind == "vae" else config.hidden_size
+            if found != width:
+                raise ModelFileError(
+                    f"{self.files.paths[kind][0]}: is a {kind} of width {found}; {diffusion} was made for {width}"
+                )
+
+    def flux_tokens(self, prompt: str, length: int) -> FluxTokens:
         """Raises RequestError for text that is not Unicode, ModelFileError where a vocabulary has too few rows."""
-        found = Tokens(self.clip_tokenizer.encode(prompt), self.t5_tokenizer.encode(prompt, length))
-        _check_rows(self.files.clip_l[0], found.clip.ids, self.clip.vocabulary)
-        _check_rows(self.files.t5xxl[0], found.t5.ids, self.t5.vocabulary)
+        found = FluxTokens(self.clip_tokenizer.encode(prompt), self.t5_tokenizer.encode(prompt, length))
+        self.check_ids("clip_l", found.clip.ids)
+        self.check_ids("t5xxl", found.t5.ids)
         return found
+
+    def check_ids(self, kind: str, ids: np.ndarray) -> None:
+        rows = self.configs[kind].vocabulary
+        if int(ids.max()) >= rows:
+            raise ModelFileError(
+                f"{self.files.paths[kind][0]}: has {rows} tokens, and the tokenizer gives number {int(ids.max())}: "
+                "they do not belong together"
+            )
+
+    def embedding(self, name: str) -> Mapping[str, np.ndarray]:
+        """The vectors of a textual inversion by text encoder. Raises RequestError where it is for another model."""
+        vectors = load_embedding(self.files.embeddings[name])
+        for kind in self.files.family.text:
+            width = self.configs[kind].hidden_size
+            if kind not in vectors or vectors[kind].shape[1] != width:
+                have = ", ".join(f"{kind} {rows.shape[1]} wide" for kind, rows in vectors.items())
+                raise RequestError(f"embedding {name} is for another model: it has {have}; {kind} is {width} wide here")
+        return vectors
+
+
+def dashed(kind: str) -> str:
+    return kind.replace("_", "-")
+
+
+def flux_widths(config: flux.FluxConfig | None) -> dict[str, int]:
+    assert config is not None
+    channels = config.in_channels // latents.PATCH**2
+    return {"t5xxl": config.text_dim, "clip_l": config.pooled_dim, "vae": channels}
+
+
+def unet_widths(files: ModelFiles, config: unet.UnetConfig | None) -> dict[str, int]:
+    assert config is not None
+    if config.in_channels not in (UNET_CHANNELS, INPAINTING_CHANNELS):
+        raise ModelFileError(
+            f"{files.paths['unet'][0]}: takes {config.in_channels} channels; relight runs UNets of {UNET_CHANNELS} and, "
+            f"for inpainting, {INPAINTING_CHANNELS}"
+        )
+    if len(files.family.text) > 1:
+        return {"vae": config.out_channels}  # the widths of the encoders add up, and each is told by its kind
+    return {files.family.text[0]: config.context_dim, "vae": config.out_channels}
 
 
 def _record_flux(w: Weights, config: flux.FluxConfig) -> None:
     flux.record(w, config, SMALLEST, SMALLEST, SMALLEST)
     flux.record_modulation(w, config, 1)
+
+
+def _record_unet(w: Weights, config: unet.UnetConfig) -> None:
+    unet.record(w, config, SMALLEST, SMALLEST, SMALLEST)
 
 
 def _record_vae(w: Weights, config: vae.VaeConfig) -> None:
@@ -88,8 +164,13 @@ def _record_vae(w: Weights, config: vae.VaeConfig) -> None:
     vae.record_decoder(w, config, SMALLEST, SMALLEST)
 
 
-def _check_rows(path: Path, ids: np.ndarray, rows: int) -> None:
-    if int(ids.max()) >= rows:
-        raise ModelFileError(
-            f"{path}: has {rows} tokens, and the tokenizer gives number {int(ids.max())}: they do not belong together"
-        )
+CLIP = (clip.ClipConfig.from_weights, clip.record)
+NETWORKS: dict[str, tuple[Callable[[Weights, str], Any], Callable[[Weights, Any], object]]] = {
+    "diffusion": (lambda w, kind: flux.FluxConfig.from_weights(w), _record_flux),
+    "unet": (lambda w, kind: unet.UnetConfig.from_weights(w), _record_unet),
+    "clip_l": CLIP,
+    "clip_g": CLIP,
+    "clip_h": CLIP,
+    "t5xxl": (lambda w, kind: t5.T5Config.from_weights(w), lambda w, config: t5.record(w, config, SMALLEST)),
+    "vae": (lambda w, kind: vae.VaeConfig.from_weights(w), _record_vae),
+}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -34,5 +36,15 @@ class Warned:
     message: str
 
 
-Event = Planned | Advanced | Warned
+@dataclass(frozen=True, eq=False)
+class Previewed:
+    """What a picture is taken for after `done` of `total` steps: `image` [h w 3] uint8."""
+
+    picture: int
+    done: int
+    total: int
+    image: np.ndarray
+
+
+Event = Planned | Advanced | Warned | Previewed
 Listener = Callable[[Event], None]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from relight.errors import ConfigError, WorkerError
 from relight.executors.base import CompileOptions, MemoryUse
+from relight.jobs.families import OPTIONAL
 from relight.jobs.request import ModelFiles
 from relight.planner.placement import GIB
 from relight.planner.profiles import Profile
@@ -21,8 +23,9 @@ from relight.workers.protocol import Message
 
 HEADROOM_BYTES = GIB // 4
 """Left to the driver and the desktop of what the device says is free."""
-WORTH_OPENVINO = 20_000_000
-"""Parameters: a smaller network is run in the second that OpenVINO takes to load and to compile."""
+ON_OPENVINO = {"t5xxl": 20_000_000, "vae": 20_000_000, "vae_encoder": 20_000_000, "taesd": 500_000, "upscaler": 100_000}
+"""T5 and networks of convolutions, from so many parameters on: a smaller one is run in the second that OpenVINO takes to
+load and to compile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,9 @@ class Fleet:
         self.opened: dict[str, str] = {}
         self.gpu: Gpu | None = None
         self.closed = False
+        self.loras: dict[str, tuple[tuple[Path, float], ...]] = {}
+        self.controls: dict[str, tuple[Path, ...]] = {}
+        self._options: dict[str, CompileOptions] = {}
         self._cpu_executors: dict[str, str] = {}
 
     def worker(self, device: str) -> Worker:
@@ -142,13 +148,13 @@ class Fleet:
     def cpu_executor(self, component: str) -> str:
         """The better CPU executor for a component: OpenVINO for convolutions, and for T5 where the CPU has bfloat16.
         ggml for the rest, which is used in place from the mapped file, and for what is done before OpenVINO is up."""
-        if component not in ("t5xxl", "vae"):
+        if component not in ON_OPENVINO:
             return "ggml-cpu"
         if component not in self._cpu_executors:
-            stored = open_component(component, self.files.of(component))
+            stored = open_component(self.files.kind(component), self.files.of(component))
             parameters = sum(math.prod(stored.shape(name)) for name in stored)
             better = "openvino"
-            if parameters < WORTH_OPENVINO:
+            if parameters < ON_OPENVINO[component]:
                 better = "ggml-cpu"
             elif component == "t5xxl":
                 answer = self.worker("cpu").call("text_executor", {"parameters": parameters})
@@ -156,23 +162,60 @@ class Fleet:
             self._cpu_executors[component] = better
         return self._cpu_executors[component]
 
-    def open(self, component: str, device: str) -> str:
+    def open(self, component: str, device: str, convolution: str | None = None) -> str:
         """Open a component's files on a device, unless they are there; the name of the executor it is on."""
         executor = self.cpu_executor(component) if device == "cpu" else device
-        if self.opened.get(component) == executor:
+        options = self.settings.options
+        if convolution is not None:
+            options = replace(options, convolution=convolution)  # type: ignore[arg-type]
+        if self.opened.get(component) == executor and self._options.get(component) == options:
             return executor
         if component in self.opened:
             self.worker(self.opened[component]).call("close", {"component": component})
         self.open_executor(executor)
+        described = self.files.family.components.get(component) or OPTIONAL[component]
         values = {
             "component": component,
+            "network": described.network,
+            "kind": described.kind,
             "executor": executor,
             "paths": [str(path) for path in self.files.of(component)],
-            "options": asdict(self.settings.options),
+            "options": asdict(options),
+            "extras": {name: [str(path) for path in paths] for name, paths in self.extras(component).items()},
         }
         self.worker(executor).call("open", values)
-        self.opened[component] = executor
+        self.opened[component], self._options[component] = executor, options
+        if self.loras.get(component):
+            self._adapt(component)
         return executor
+
+    def extras(self, component: str) -> Mapping[str, tuple[Path, ...]]:
+        """Files of networks that are recorded into the component's graph."""
+        return self.controls if component == "diffusion" else {}
+
+    def use_controls(self, paths: Sequence[Path]) -> None:
+        """The ControlNets of the pictures to come; the backbone is opened anew where they change."""
+        wanted: dict[str, tuple[Path, ...]] = {f"{i}": (path,) for i, path in enumerate(paths)}
+        if wanted != self.controls:
+            self.controls = wanted
+            self.close_component("diffusion")
+
+    def close_component(self, component: str) -> None:
+        if component in self.opened:
+            self.worker(self.opened.pop(component)).call("close", {"component": component})
+
+    def use_loras(self, loras: Mapping[str, Sequence[tuple[Path, float]]]) -> list[str]:
+        """The LoRA set of each component for the pictures to come; names in the files that fit nothing anywhere."""
+        wanted = {component: tuple(found) for component, found in loras.items()}
+        changed = {name for name in {*wanted, *self.loras} if wanted.get(name, ()) != self.loras.get(name, ())}
+        self.loras = wanted
+        lacking = [self._adapt(component) for component in sorted(changed) if component in self.opened]
+        return sorted(set[str].intersection(*lacking)) if lacking else []
+
+    def _adapt(self, component: str) -> set[str]:
+        loras = [(str(path), weight) for path, weight in self.loras.get(component, ())]
+        values = {"component": component, "loras": loras}
+        return set(self.worker(self.opened[component]).call("adapt", values).values["unmatched"])
 
     def measure(self, component: str, device: str, sizes: Mapping[str, int]) -> MemoryUse:
         """Bytes the component would take there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -11,14 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
 from relight.errors import ConfigError, OutputError
-from relight.jobs.pipeline import Picture
+from relight.images import infotext
+from relight.images.write import encoded
+from relight.jobs.events import Previewed
+from relight.jobs.pictures import Picture
+from relight.jobs.request import GenerateRequest
 
-PARAMETERS = "parameters"
-"""The text chunk in which A1111 keeps settings, and where others look for them."""
 BYTES_PER_PIXEL = 3
 """Noise does not get smaller as PNG; other pictures take about half."""
 
@@ -53,12 +51,33 @@ def _check_room(folder: Path, needed: int) -> None:
 
 def write_png(path: Path, picture: Picture, report: dict[str, Any]) -> None:
     """Raises OutputError, and leaves what was at `path` before, when it cannot be written whole."""
-    chunk = PngInfo()
-    chunk.add_text(PARAMETERS, parameters_text(picture, report))
+    write_whole(path, encoded(picture.image, parameters_text(picture, report), "png"))
+
+
+def write_whole(path: Path, content: bytes) -> None:
     with written_beside(path) as part:
         with part:
-            Image.fromarray(picture.image).save(part, "PNG", pnginfo=chunk)
+            part.write(content)
         os.replace(part.name, path)
+
+
+class Previews:
+    """Writes each preview over the one before: `relight-preview-1.png` for the first picture of `relight.png`.
+
+    Raises OutputError where there is no such folder."""
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.folder, self.stem = folder, stem
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"--preview-dir {folder}: {error.strerror or error}; name a folder that exists"
+            ) from error
+
+    def write(self, event: Previewed) -> None:
+        path = self.folder / f"{self.stem}-preview-{event.picture + 1}.png"
+        write_whole(path, encoded(event.image))
 
 
 @contextmanager
@@ -80,23 +99,29 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 
 def parameters_text(picture: Picture, report: dict[str, Any]) -> str:
-    """The prompt, then the settings in A1111's spelling on one line."""
+    """The prompts, then the settings in A1111's spelling on one line."""
+    hires = report.get("hires")
     settings = {
         "Steps": len(report["sigmas"]) - 1,
-        "Sampler": report["sampler"].capitalize(),
-        "CFG scale": 1,
+        "Sampler": infotext.SAMPLERS.get(report["sampler"], report["sampler"]),
+        "Schedule type": infotext.SCHEDULES.get(report["schedule"], report["schedule"]),
+        "CFG scale": f"{report['cfg_scale']:g}",
         "Distilled CFG Scale": report["guidance"],
         "Seed": picture.seed,
         "Size": f"{report['width']}x{report['height']}",
         "Model": report["model"],
+        "Denoising strength": report["strength"] if hires is None else hires["strength"],
+        "Clip skip": report["clip_skip"] if report["clip_skip"] > 1 else None,
+        "Hires upscale": hires and hires["scale"],
+        "Hires upscaler": hires and hires["upscaler"],
         "RNG": {"cpu": "CPU"}.get(report["rng"], "GPU"),
         "Version": "relight",
     }
-    line = ", ".join(f"{name}: {quoted(value)}" for name, value in settings.items() if value is not None)
-    return f"{report['prompt']}\n{line}"
+    return infotext.infotext(report["prompt"], report["negative_prompt"], settings)
 
 
-def quoted(value: object) -> str:
-    """As A1111 writes a value in which its separators occur."""
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if any(c in text for c in ",:\n") else text
+def most_pixels(request: GenerateRequest) -> int:
+    """Of one finished picture, at most: what the disk must have room for."""
+    side = max(request.width or 0, request.height or 0) or 1024
+    factor = (request.hires.scale if request.hires else 1) * (request.upscale or 1)
+    return round((side * factor) ** 2)

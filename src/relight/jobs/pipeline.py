@@ -1,50 +1,34 @@
-"""FLUX.1 from prompt to picture: Prompt -> Conditioning -> Latents -> Picture, each stage where the plan put it.
-
-What different workers do for one picture runs side by side where nothing waits for it: the GPU takes its weights while
-the CPU encodes the text, and one picture is decoded while the next is denoised.
-"""
+"""A model that is kept open between pictures: its workers, weights, and what is known of where everything goes."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from relight.errors import RelightError
-from relight.executors.base import MemoryUse
-from relight.jobs.checks import Checked, Tokens
+from relight.errors import ConfigError, RequestError
+from relight.jobs.checks import Checked
 from relight.jobs.clock import Clock
-from relight.jobs.events import Advanced, Listener, Planned, Warned
+from relight.jobs.decode import Decoding
+from relight.jobs.enlarge import BY_MODEL, latent_method
+from relight.jobs.events import Listener, Planned, Warned
 from relight.jobs.fleet import EngineSettings, Fleet
-from relight.jobs.request import GenerateRequest, ModelFiles
+from relight.jobs.pictures import Picture, make
+from relight.jobs.report import report
+from relight.jobs.request import GenerateRequest, Lora, ModelFiles
+from relight.jobs.run import Run, sizes_of
+from relight.jobs.settle import Settled, settle
+from relight.jobs.text import text_stage
 from relight.models.tiling import tile_candidates
-from relight.models.tokenizers import TokenIds
-from relight.planner.backends import COMPONENTS, parse
+from relight.planner.backends import parse
 from relight.planner.placement import GIB, Placement, place
-from relight.sampling import latents as latent_space
-from relight.sampling import noise, sigmas
 
-SCHNELL_STEPS, DEV_STEPS = 4, 20
-SCHNELL_TEXT_TOKENS, DEV_TEXT_TOKENS = 256, 512
-DEV_GUIDANCE = 3.5
-WAIT_S = 0.2
-CUT_SHOWN = 200
-
-Sizes = dict[str, int]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """`image` [height width 3] uint8."""
-
-    image: np.ndarray
-    seed: int
+MAX_ROWS = 16
+"""Rows of one call of the backbone at most, however much memory there is."""
 
 
 @dataclass
@@ -62,9 +46,10 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self.settings = settings or EngineSettings()
         self.wanted = parse(self.settings.backend)
         self.checked = Checked(files)
-        self.config = self.checked.flux
         self.fleet = Fleet(files, self.settings)
-        self._placements: dict[tuple[int, ...], Placement] = {}
+        self.text = text_stage(self.checked)
+        self.decoding = Decoding()
+        self._placements: dict[tuple[Any, ...], Placement] = {}
         self._unfinished: list[Future[Any]] = []
 
     def __exit__(
@@ -76,56 +61,44 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         """All pictures of a request. `tell` is called from several threads. Raises RelightError."""
         request = request.with_seed()
         clock = Clock()
-        levels = self._levels(request)
-        sizes = self._sizes(request, len(levels) - 1)
-        tokens = self.checked.tokens(request.prompt, sizes["text_tokens"])
-        warn_if_cut(tokens.t5, sizes["text_tokens"], tell)
+        settled = settle(request, self.checked)
+        plan = self.text.plan(settled, tell)
         wait([task for task in self._unfinished if not task.cancelled()])
         if self.fleet.drop_lost():
             self._placements.clear()
         with clock.measure("plan"):
-            placement = self._place(sizes, request.tile)
-        sizes["tile"] = placement.tile
-        tell(Planned(placement.device, self._predicted(placement), explain(placement)))
-        run = Run(self, request, tokens, sizes, levels, clock, tell)
+            self._adapt(plan.loras, tell)
+            placement = self._place(settled, plan.tokens)
+        tell(Planned(dict(placement.device), self._predicted(placement), explain(placement)))
+        run = Run(self.fleet, settled, placement, plan.tokens, clock, tell)
         self._unfinished = run.tasks
-        pictures = run.pictures()
+        pictures = make(run, self.text, plan, self.decoding, inpainting_network=self.checked.sees_mask)
         self._unfinished = []
-        return Result(pictures, self._report(request, placement, clock, levels))
+        loras = [{"name": lora.name, "weight": lora.weight} for lora in plan.loras]
+        return Result(pictures, report(self.fleet, settled, placement, clock, loras))
 
-    def _levels(self, request: GenerateRequest) -> np.ndarray:
-        if request.sigmas is not None:
-            return sigmas.given(request.sigmas)
-        distilled = self.config.guidance_embed
-        steps = request.steps or (DEV_STEPS if distilled else SCHNELL_STEPS)
-        tokens = latent_space.image_tokens(request.width, request.height)
-        return sigmas.schedule(request.schedule, steps, tokens, distilled_guidance=distilled)
-
-    def _sizes(self, request: GenerateRequest, steps: int) -> Sizes:
-        _, height, width = latent_space.latent_shape(request.width, request.height)
-        usual = DEV_TEXT_TOKENS if self.config.guidance_embed else SCHNELL_TEXT_TOKENS
-        sizes = {"text_tokens": request.text_tokens or usual, "latent_height": height, "latent_width": width}
-        return sizes | {"steps": steps, "tile": request.tile or max(height, width)}
-
-    def _place(self, sizes: Sizes, tile: int | None) -> Placement:
+    def _place(self, settled: Settled, tokens: int) -> Placement:
         """Settle where everything goes and open it there. Raises DoesNotFit."""
-        key = (*sizes.values(), tile or 0)
-        fleet = self.fleet
-        named = {device for device in self.wanted.values() if device.startswith("vulkan")}
-        gpu = fleet.find_gpu(named, needed="auto" in self.wanted.values())
+        fleet, request = self.fleet, settled.request
+        fleet.use_controls([control.path for control in request.controls])
+        largest = settled.passes[-1]
+        sizes = sizes_of(settled, largest, tokens)
+        names = self._components(settled)
+        key = (*sizes.items(), request.tile, request.batch, settled.rows, tuple(names), *self._beside())
+        wanted = {name: self.wanted[name] for name in names}
+        if wanted.get("taesd") == "auto" and request.decode_with != "taesd":
+            wanted["taesd"] = "cpu"  # previews are made while the GPU denoises
+        named = {device for device in wanted.values() if device.startswith("vulkan")}
+        gpu = fleet.find_gpu(named, needed="auto" in wanted.values())
         if key not in self._placements:
-
-            def measure(component: str, device: str, tile: int) -> MemoryUse:
-                return fleet.measure(component, device, sizes | {"tile": tile})
-
-            tiles = tile_candidates(sizes["latent_height"], sizes["latent_width"])
             self._placements[key] = place(
-                self.wanted,
+                wanted,
                 gpu=gpu.name if gpu else None,
                 budget=gpu.budget if gpu else 0,
-                tiles=tiles,
-                tile=tile,
-                measure=measure,
+                tiles=tile_candidates(sizes["latent_height"], sizes["latent_width"]),
+                tile=request.tile,
+                measure=lambda component, device, more: fleet.measure(component, device, sizes | dict(more)),
+                batches=self._batches(settled),
             )
         placement = self._placements[key]
         for component, device in placement.device.items():
@@ -134,176 +107,68 @@ class Pipeline(AbstractContextManager["Pipeline"]):
             fleet.worker(gpu.name).call("keep_programs", {"executor": gpu.name, "keep": placement.keep_programs})
         return placement
 
+    def _beside(self) -> tuple[Any, ...]:
+        """What goes into the backbone's graph besides the picture."""
+        return tuple(self.fleet.loras.items()), tuple(self.fleet.controls.items())
+
+    def _components(self, settled: Settled) -> list[str]:
+        """Those the request needs, in the order of the stages."""
+        request, family = settled.request, self.fleet.files.family
+        pixels_between = request.hires is not None and latent_method(request.hires.upscaler) is None
+        names = [name for name in family.components if name != "vae"]
+        if request.redraw is not None or self.checked.sees_mask or pixels_between:
+            names.append("vae_encoder")
+        names.append(request.decode_with)
+        if request.preview_every and self.fleet.files.of("taesd") and "taesd" not in names:
+            names.append("taesd")
+        if request.upscale is not None or (request.hires is not None and request.hires.upscaler == BY_MODEL):
+            names.append("upscaler")
+        for name in names:
+            if not self.fleet.files.of(name):
+                raise ConfigError(f"this needs a {name} file; give it with --{name.replace('_', '-')}")
+        return names
+
+    def _batches(self, settled: Settled) -> list[int]:
+        """Rows the backbone may take at a time, most first: whole shares of the pictures, with all their passes."""
+        if self.checked.unet is None:
+            return [1]
+        count, rows = settled.request.batch, settled.rows
+        shares = [n for n in range(min(count, MAX_ROWS // rows), 0, -1) if count % n == 0]
+        return list(dict.fromkeys([*(n * rows for n in shares), 1]))
+
+    def _adapt(self, loras: Sequence[Lora], tell: Listener) -> None:
+        """Bring the LoRA set to the components it is for."""
+        files = self.fleet.files
+        backbone, text = [], []
+        for lora in loras:
+            if lora.name not in files.loras:
+                raise RequestError(no_such_lora(lora.name, sorted(files.loras)))
+            path = files.loras[lora.name]
+            backbone.append((path, lora.weight))
+            text.append((path, lora.weight if lora.text_weight is None else lora.text_weight))
+        targets = dict.fromkeys(files.family.text, text) | {"diffusion": backbone}
+        if "modulation" in files.family.components:
+            targets["modulation"] = backbone
+        unmatched = self.fleet.use_loras({name: found for name, found in targets.items() if found})
+        if unmatched:
+            tell(Warned(f"LoRA: {len(unmatched)} of its weights fit nothing in this model, first {unmatched[0]}"))
+
     def _predicted(self, placement: Placement) -> dict[str, int]:
         gpu = self.fleet.gpu
         return {gpu.name: placement.peak_bytes(gpu.name)} if gpu else {}
 
-    def _report(
-        self, request: GenerateRequest, placement: Placement, clock: Clock, levels: np.ndarray
-    ) -> dict[str, Any]:
-        components, devices = self.fleet.report()
-        gpu = self.fleet.gpu
-        for name, used in devices.items():
-            if gpu and name == gpu.name:
-                used["predicted_bytes"] = placement.peak_bytes(name)
-                used["budget_bytes"] = gpu.budget
-                used["driver_bytes"] = gpu.free_bytes - used["free_bytes"]
-        return {
-            "prompt": request.prompt,
-            "model": self.fleet.files.diffusion[0].stem,
-            "width": request.width,
-            "height": request.height,
-            "seeds": [request.seed + i for i in range(request.batch)] if request.seed is not None else [],
-            "rng": request.rng,
-            "sampler": request.sampler,
-            "sigmas": [float(level) for level in levels],
-            "guidance": self.guidance(request),
-            "vae_tile": placement.tile,
-            "components": components,
-            "devices": devices,
-            "seconds": clock.report(),
-        }
 
-    def guidance(self, request: GenerateRequest) -> float | None:
-        """The distilled guidance in force; None for a model that takes none."""
-        if not self.config.guidance_embed:
-            return None
-        return DEV_GUIDANCE if request.guidance is None else request.guidance
-
-
-class Run:
-    """One request on its way through the lanes."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        request: GenerateRequest,
-        tokens: Tokens,
-        sizes: Sizes,
-        levels: np.ndarray,
-        clock: Clock,
-        tell: Listener,
-    ) -> None:
-        self.pipeline, self.fleet = pipeline, pipeline.fleet
-        self.request, self.tokens, self.sizes, self.levels = request, tokens, sizes, levels
-        self.clock, self.tell = clock, tell
-        self.tasks: list[Future[Any]] = []
-
-    def pictures(self) -> list[Picture]:
-        """Tasks are given to the lanes in the order of the stages, so none waits for one behind it in its own lane."""
-        submit = self.fleet.submit
-        assert self.request.seed is not None
-        seeds = [self.request.seed + i for i in range(self.request.batch)]
-        pooled = submit("clip_l", self._pooled)
-        text = submit("t5xxl", self._text)
-        modulation = submit("modulation", lambda: self._modulation(pooled.result()))
-        loaded = submit("diffusion", lambda: self._load("diffusion"))
-        denoised = [
-            submit("diffusion", partial(self._latents, i, seed, text, modulation)) for i, seed in enumerate(seeds)
-        ]
-        ready = submit("vae", lambda: self._load("vae"))
-        decoded = [submit("vae", partial(self._image, i, latents)) for i, latents in enumerate(denoised)]
-        self.tasks += [pooled, text, modulation, loaded, *denoised, ready, *decoded]
-        try:
-            all_done(self.tasks)
-        except BaseException:
-            self.fleet.cancel()
-            raise
-        return [Picture(image.result(), seed) for image, seed in zip(decoded, seeds, strict=True)]
-
-    def _load(self, component: str) -> None:
-        with self.clock.measure("load", component):
-            self.fleet.call(component, "load", self.sizes, on_event=self._advanced())
-        with self.clock.measure("compile", component):
-            self.fleet.call(component, "compile", self.sizes)
-
-    def _pooled(self) -> np.ndarray:
-        tokens = self.tokens.clip
-        self._load("clip_l")
-        with self.clock.measure("encode", "clip_l"):
-            answer = self.fleet.call("clip_l", "clip_l", self.sizes, {"ids": tokens.ids}, eos=int(tokens.eos))
-        return answer.arrays["pooled"]
-
-    def _text(self) -> np.ndarray:
-        self._load("t5xxl")
-        with self.clock.measure("encode", "t5xxl"):
-            return self.fleet.call("t5xxl", "t5xxl", self.sizes, {"ids": self.tokens.t5.ids}).arrays["text"]
-
-    def _modulation(self, pooled: np.ndarray) -> np.ndarray:
-        self._load("modulation")
-        with self.clock.measure("encode", "modulation"):
-            arrays = {"timesteps": self.levels[:-1].astype(np.float32), "pooled": pooled}
-            guidance = self.pipeline.guidance(self.request) or 0.0
-            answer = self.fleet.call("modulation", "modulation", self.sizes, arrays, guidance=guidance)
-        return answer.arrays["modulation"]
-
-    def _latents(self, index: int, seed: int, text: Future[np.ndarray], modulation: Future[np.ndarray]) -> np.ndarray:
-        """Noise by seed -> latents [C h w] as the VAE takes them."""
-        shape = latent_space.latent_shape(self.request.width, self.request.height)
-        start = latent_space.start(noise.rng(self.request.rng, seed).normal(shape), float(self.levels[0]))
-        arrays = {"latents": latent_space.pack(start), "text": text.result(), "modulation": modulation.result()}
-        with self.clock.measure("denoise"):
-            answer = self.fleet.call(
-                "diffusion",
-                "denoise",
-                self.sizes,
-                arrays,
-                self._advanced(index, self.clock.steps_of(index)),
-                sigmas=[float(level) for level in self.levels],
-                sampler=self.request.sampler,
-            )
-        tokens = answer.arrays["latents"]
-        if not np.isfinite(tokens).all():
-            raise RelightError(
-                "denoising gave values that are not numbers: the weights are damaged or the device computes wrongly "
-                "(try --backend diffusion=cpu to tell which)"
-            )
-        return latent_space.to_vae(latent_space.unpack(tokens, *shape[1:]))
-
-    def _image(self, index: int, latents: Future[np.ndarray]) -> np.ndarray:
-        arrays = {"latents": latents.result()}
-        with self.clock.measure("decode"):
-            answer = self.fleet.call("vae", "decode", self.sizes, arrays, self._advanced(index))
-        return answer.arrays["image"]
-
-    def _advanced(self, picture: int = 0, seconds: list[float] | None = None) -> Any:
-        def on_event(values: dict[str, Any]) -> None:
-            if seconds is not None:
-                seconds.append(values["seconds"])
-            self.tell(Advanced(values["stage"], values["done"], values["total"], values["seconds"], picture))
-
-        return on_event
-
-
-def all_done(tasks: Sequence[Future[Any]]) -> None:
-    """Wait for tasks given in the order in which they need one another; raise the first failure as soon as it is there,
-    with those that have not begun cancelled."""
-    pending: set[Future[Any]] = set(tasks)
-    try:
-        while pending:
-            # In short waits: on Windows, Ctrl-C does not end a long one.
-            done, pending = wait(pending, WAIT_S, return_when=FIRST_EXCEPTION)
-            for task in tasks:
-                if task in done:
-                    task.result()
-    except BaseException:
-        for task in pending:
-            task.cancel()
-        raise
-
-
-def warn_if_cut(tokens: TokenIds, length: int, tell: Listener) -> None:
-    """CLIP sees 77 tokens and gives one pooled vector, T5 carries the prompt: only what T5 loses is worth a word."""
-    if tokens.cut:
-        begin = tokens.cut if len(tokens.cut) <= CUT_SHOWN else tokens.cut[:CUT_SHOWN] + " ..."
-        tell(Warned(f"the prompt has {tokens.count} tokens, {length - 1} fit; left out from here on: {begin!r}"))
+def no_such_lora(name: str, there: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, there, n=3)
+    known = f"nearest are {', '.join(near)}" if near else f"{len(there)} are there"
+    return f"LoRA {name}: no such file in the LoRA folders ({known}); name a folder with --lora-dir"
 
 
 def explain(placement: Placement) -> str:
     """One line: what goes where, with bytes where they were measured."""
     parts = []
-    for component in COMPONENTS:
+    for component, device in placement.device.items():
         use = placement.use.get(component)
         size = f" ({use.weights / GIB:.2f} GiB + {use.compute / GIB:.2f} GiB buffer)" if use else ""
-        parts.append(f"{component} on {placement.device[component]}{size}")
+        parts.append(f"{component} on {device}{size}")
     return ", ".join(parts)

@@ -117,6 +117,21 @@ def decode_tiled(
     return picture
 
 
+def encode_tiled(
+    image: np.ndarray,
+    plan: Sequence[Tile],
+    encode_tile: Callable[[np.ndarray], np.ndarray],
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Picture [B 3 8h 8w] to latents [B C h w], each tile of a plan in latent pixels through `encode_tile`."""
+
+    def encoded(tile: Tile) -> np.ndarray:
+        return encode_tile(np.ascontiguousarray(image[:, :, tile.rows.scaled(SCALE), tile.columns.scaled(SCALE)]))
+
+    bands = [(first, rows.copy()) for first, rows in blended(plan, 1, encoded, progress)]
+    return np.concatenate([rows for _, rows in bands], axis=2)
+
+
 def upscale_tiled(
     image: np.ndarray,
     plan: Sequence[Tile],

@@ -10,6 +10,7 @@ E size of the time embedding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,31 +89,13 @@ def sdxl_label(
     return np.concatenate([pooled, embedded], axis=1).astype(np.float32)
 
 
-def record(
-    w: Weights,
-    cfg: UnetConfig,
-    latent_height: int,
-    latent_width: int,
-    text_tokens: int,
-    batch: int = 1,
-    control: bool = False,
-) -> Graph:
-    """The graph of one step: inputs `latents` [B in_channels h w], `timesteps` [B] (0 to 999, fractions too),
-    `context` [B T D] and, where the network has one, `label` [B label_dim]; output `noise` [B out_channels h w], which
-    is v for networks trained on v. Height and width may be any number.
+class Inputs(NamedTuple):
+    """What a step is given. `label` is None without SDXL's pooled text and sizes."""
 
-    With `control` a ControlNet's residuals are inputs too, `control_0` ... and `control_middle`, shaped as its outputs.
-    """
-    latents = input_tensor("latents", (batch, cfg.in_channels, latent_height, latent_width))
-    steering = record_steering(w, cfg, text_tokens, batch)
-    skips = encoder(w, cfg, latents, steering)
-    x = block(w / "middle_block", cfg, skips[-1], steering)
-    if control:
-        skips = [skip + input_tensor(f"control_{i}", skip.shape) for i, skip in enumerate(skips)]
-        x = x + input_tensor("control_middle", x.shape)
-    x = decoder(w, cfg, x, skips, steering)
-    x = ops.silu(ops.group_norm(x, w / "out" / 0, groups=GROUPS, eps=EPS))
-    return Graph({"noise": ops.conv2d(x, w / "out" / 2, padding=1)})
+    latents: Tensor
+    timesteps: Tensor
+    context: Tensor
+    label: Tensor | None
 
 
 class Steering(NamedTuple):
@@ -122,13 +105,50 @@ class Steering(NamedTuple):
     context: Tensor
 
 
-def record_steering(w: Weights, cfg: UnetConfig, text_tokens: int, batch: int) -> Steering:
-    timesteps = input_tensor("timesteps", (batch,))
-    context = input_tensor("context", (batch, text_tokens, cfg.context_dim))
-    emb = embed(w / "time_embed", ops.timestep_embedding(timesteps, cfg.model_channels))
-    if cfg.label_dim:
-        emb = emb + embed(w / "label_emb" / 0, input_tensor("label", (batch, cfg.label_dim)))
-    return Steering(ops.silu(emb), context)
+class Residuals(NamedTuple):
+    """What a ControlNet adds: to each skip of the encoder, and to what the middle block gives."""
+
+    skips: list[Tensor]
+    middle: Tensor
+
+
+def record(
+    w: Weights, cfg: UnetConfig, latent_height: int, latent_width: int, text_tokens: int, batch: int = 1
+) -> Graph:
+    """The graph of one step: inputs `latents` [B in_channels h w], `timesteps` [B] (0 to 999, fractions too),
+    `context` [B T D] and, where the network has one, `label` [B label_dim]; output `noise` [B out_channels h w], which
+    is v for networks trained on v. Height and width may be any number.
+    """
+    return Graph({"noise": unet(w, cfg, record_inputs(cfg, latent_height, latent_width, text_tokens, batch))})
+
+
+def record_inputs(cfg: UnetConfig, latent_height: int, latent_width: int, text_tokens: int, batch: int) -> Inputs:
+    return Inputs(
+        input_tensor("latents", (batch, cfg.in_channels, latent_height, latent_width)),
+        input_tensor("timesteps", (batch,)),
+        input_tensor("context", (batch, text_tokens, cfg.context_dim)),
+        input_tensor("label", (batch, cfg.label_dim)) if cfg.label_dim else None,
+    )
+
+
+def unet(w: Weights, cfg: UnetConfig, inputs: Inputs, controls: Sequence[Residuals] = ()) -> Tensor:
+    """Noise (or v) [B out_channels h w]."""
+    steering = steer(w, cfg, inputs)
+    skips = encoder(w, cfg, inputs.latents, steering)
+    x = block(w / "middle_block", cfg, skips[-1], steering)
+    for control in controls:
+        skips = [skip + residual for skip, residual in zip(skips, control.skips, strict=True)]
+        x = x + control.middle
+    x = decoder(w, cfg, x, skips, steering)
+    x = ops.silu(ops.group_norm(x, w / "out" / 0, groups=GROUPS, eps=EPS))
+    return ops.conv2d(x, w / "out" / 2, padding=1)
+
+
+def steer(w: Weights, cfg: UnetConfig, inputs: Inputs) -> Steering:
+    emb = embed(w / "time_embed", ops.timestep_embedding(inputs.timesteps, cfg.model_channels))
+    if inputs.label is not None:
+        emb = emb + embed(w / "label_emb" / 0, inputs.label)
+    return Steering(ops.silu(emb), inputs.context)
 
 
 def embed(w: Weights, x: Tensor) -> Tensor:

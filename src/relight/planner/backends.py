@@ -6,8 +6,9 @@ import re
 
 from relight.errors import ConfigError
 
-COMPONENTS = ("clip_l", "t5xxl", "modulation", "diffusion", "vae")
-GROUPS = {"te": ("clip_l", "t5xxl"), **{name: (name,) for name in COMPONENTS}}
+TEXT_ENCODERS = ("clip_l", "clip_g", "clip_h", "t5xxl")
+COMPONENTS = (*TEXT_ENCODERS, "modulation", "diffusion", "vae", "vae_encoder", "taesd", "upscaler")
+GROUPS = {"te": TEXT_ENCODERS, **{name: (name,) for name in COMPONENTS}, "vae": ("vae", "vae_encoder")}
 CPU_EXECUTORS = ("ggml-cpu", "openvino", "reference")
 DEVICE = re.compile(r"vulkan\d+|cpu|auto|" + "|".join(CPU_EXECUTORS))
 

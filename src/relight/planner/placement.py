@@ -20,16 +20,26 @@ ROOM_FOR_MODULATION = 2 * GIB
 LARGEST_CPU_TILE = 128
 """Latent pixels: a decode of 1024x1024 in one piece takes some 3 GiB of RAM in float32."""
 
-Measure = Callable[[str, str, int], MemoryUse]
-"""(component, device, tile) -> what it takes there; tile matters to the VAE alone."""
+Measure = Callable[[str, str, Mapping[str, int]], MemoryUse]
+"""(component, device, sizes that differ from the request's) -> what it takes there: `tile` matters to the
+autoencoder, `batch` to the backbone."""
+
+ALWAYS_CPU = ("t5xxl",)
+JOINING = ("vae", "vae_encoder", "clip_l", "clip_h", "clip_g", "taesd", "upscaler", "modulation")
+"""In the order in which components join the backbone on the GPU while they fit."""
+TILED = ("vae", "vae_encoder")
+CPU_BATCH = 2
+"""Rows a pass on the CPU: more gain nothing there and take memory."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """`device` of each component. `keep_programs`: all compute buffers on the GPU fit at once."""
+    """`device` of each component. `keep_programs`: all compute buffers on the GPU fit at once. `batch`: rows that the
+    backbone takes at a time."""
 
     device: dict[str, str]
     tile: int
+    batch: int = 1
     use: dict[str, MemoryUse] = field(default_factory=dict)
     keep_programs: bool = True
 
@@ -47,51 +57,94 @@ def peak(uses: Sequence[MemoryUse], keep_programs: bool) -> int:
 
 
 def place(
-    wanted: dict[str, str], *, gpu: str | None, budget: int, tiles: Sequence[int], tile: int | None, measure: Measure
+    wanted: Mapping[str, str],
+    *,
+    gpu: str | None,
+    budget: int,
+    tiles: Sequence[int],
+    tile: int | None,
+    measure: Measure,
+    batches: Sequence[int] = (1,),
 ) -> Placement:
-    """Settle every `auto`. `gpu` is the device to use for it, None where there is none; `budget` its bytes.
+    """Settle every `auto` of the components in `wanted`. `gpu` is the device to use for it, None where there is none;
+    `budget` its bytes.
 
-    `tiles` are the VAE tile sizes to choose from, largest first, `tile` the one the user named. Raises DoesNotFit.
+    `tiles` are the VAE tile sizes to choose from, largest first, `tile` the one the user named; `batches` the rows the
+    backbone may take at a time, most first. Raises DoesNotFit.
     """
     device = {name: where if where != "auto" else "cpu" for name, where in wanted.items()}
     gpus = {where for where in wanted.values() if where.startswith("vulkan")} or ({gpu} if gpu else set())
     tile_choices = [tile] if tile else list(tiles)
-    placed = Placement(device, next((t for t in tile_choices if t <= LARGEST_CPU_TILE), tile_choices[-1]), {})
+    cpu_tile = next((t for t in tile_choices if t <= LARGEST_CPU_TILE), tile_choices[-1])
+    cpu_batch = next((b for b in batches if b <= CPU_BATCH), batches[-1])
+    placed = Placement(device, cpu_tile, cpu_batch)
     for gpu in sorted(gpus):
-        placed = _fill(placed, wanted, gpu, budget, tile_choices, measure)
+        placed = _best_batch(placed, wanted, gpu, budget, tile_choices, batches, measure)
     return placed
 
 
+def _best_batch(
+    placed: Placement,
+    wanted: Mapping[str, str],
+    gpu: str,
+    budget: int,
+    tiles: Sequence[int],
+    batches: Sequence[int],
+    measure: Measure,
+) -> Placement:
+    """The most rows at a time that push nothing off the device which fewer would leave there."""
+    found: Placement | None = None
+    for rows in reversed(batches):
+        try:
+            tried = _fill(replace(placed, batch=rows), wanted, gpu, budget, tiles, measure)
+        except DoesNotFit:
+            if found is None:
+                raise
+            return found
+        if found is not None and (tried.device != found.device or tried.tile < found.tile):
+            return found
+        found = tried
+    assert found is not None
+    return found
+
+
 def _fill(
-    placed: Placement, wanted: dict[str, str], gpu: str, budget: int, tiles: Sequence[int], measure: Measure
+    placed: Placement, wanted: Mapping[str, str], gpu: str, budget: int, tiles: Sequence[int], measure: Measure
 ) -> Placement:
     device, use = dict(placed.device), dict(placed.use)
-    tile = placed.tile
+    sizes = {"tile": placed.tile, "batch": placed.batch}
     if wanted["diffusion"] == "auto":
         device["diffusion"] = gpu
     for name, where in device.items():
-        if where == gpu and name != "vae":
-            use[name] = measure(name, gpu, tile)
-    here = [use[name] for name, where in device.items() if where == gpu and name != "vae"]
-    if wanted["vae"] == gpu:
-        found = _fitting_tile(here, tiles, budget, lambda t: measure("vae", gpu, t))
-        tile, use["vae"] = found or (tiles[-1], measure("vae", gpu, tiles[-1]))
-        here.append(use["vae"])
-    if peak(here, False) > budget:
+        if where == gpu and name not in TILED:
+            use[name] = measure(name, gpu, sizes)
+
+    def here() -> list[MemoryUse]:
+        return [use[name] for name, where in device.items() if where == gpu and name in use]
+
+    def fitting(name: str) -> tuple[int, MemoryUse] | None:
+        choices = tiles if name == "vae" else [sizes["tile"]]
+        return _fitting_tile(here(), choices, budget, lambda t: measure(name, gpu, sizes | {"tile": t}))
+
+    for name in (tiled for tiled in TILED if wanted.get(tiled) == gpu):
+        smallest = tiles[-1]
+        sizes["tile"], use[name] = fitting(name) or (smallest, measure(name, gpu, sizes | {"tile": smallest}))
+    if peak(here(), False) > budget:
         raise DoesNotFit(refusal(gpu, {name: use[name] for name, where in device.items() if where == gpu}, budget))
-    if wanted["vae"] == "auto":
-        found = _fitting_tile(here, tiles, budget, lambda t: measure("vae", gpu, t))
-        if found:
-            tile, use["vae"] = found
-            device["vae"] = gpu
-    for name, room in (("clip_l", 0), ("modulation", ROOM_FOR_MODULATION)):
-        if wanted[name] != "auto":
+    for name in JOINING:
+        if wanted.get(name) != "auto":
             continue
-        here = [use[n] for n, where in device.items() if where == gpu]
-        more = measure(name, gpu, tile)
-        if peak([*here, more], False) + room <= budget:
+        if name in TILED:
+            found = fitting(name)
+            if found:
+                sizes["tile"], use[name] = found
+                device[name] = gpu
+            continue
+        more = measure(name, gpu, sizes)
+        room = ROOM_FOR_MODULATION if name == "modulation" else 0
+        if peak([*here(), more], False) + room <= budget:
             device[name], use[name] = gpu, more
-    final = replace(placed, device=device, use=use, tile=tile)
+    final = replace(placed, device=device, use=use, tile=sizes["tile"])
     return replace(final, keep_programs=peak(final.on(gpu), True) <= budget)
 
 
@@ -123,7 +176,7 @@ def ways_to_fit(here: Mapping[str, MemoryUse], budget: int) -> list[str]:
     def fits_without(*names: str) -> bool:
         return peak([use for name, use in here.items() if name not in names], False) <= budget
 
-    movable = [name for name in ("modulation", "clip_l", "vae", "t5xxl") if name in here]
+    movable = [name for name in reversed([*ALWAYS_CPU, *JOINING]) if name in here]
     ways = [f"--backend {name}=cpu" for name in movable if fits_without(name)]
     if not ways and len(movable) > 1 and fits_without(*movable):
         ways = ["--backend " + ",".join(f"{name}=cpu" for name in movable)]

@@ -25,7 +25,9 @@ FLOW_LEVELS = 1000, 10000  # sigmas of the table without a shift and with one, a
 
 class Parameterisation(Protocol):
     flow: ClassVar[bool]
-    family: str
+
+    @property
+    def family(self) -> str: ...
 
     @property
     def levels(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +19,9 @@ import psutil
 from relight.errors import ConfigError, JobCancelled
 from relight.executors.base import CompileOptions, Executor
 from relight.planner.profiles import submission_environment
-from relight.workers.components import COMPONENTS, T5, ClipL, Component, Diffusion, Modulation, Place, VaeDecoder
+from relight.workers.components import NETWORKS
+from relight.workers.components.base import Component, Opening
+from relight.workers.components.place import Place
 from relight.workers.protocol import Message, receive, send
 from relight.workers.ram import available_ram
 
@@ -72,14 +74,14 @@ class Child:
         JobCancelled when the parent wants no more."""
         last = -1
 
-        def report(done: int, total: int, seconds: float = 0.0) -> None:
+        def report(done: int, total: int, seconds: float = 0.0, arrays: Mapping[str, np.ndarray] | None = None) -> None:
             nonlocal last
             if self.cancelled == self.current:
                 raise JobCancelled(f"stopped at {done} of {total} ({stage})")
             if reports is None or done == total or done * reports // total != last:
                 last = done * (reports or 0) // total
                 values = {"stage": stage, "done": done, "total": total, "seconds": seconds}
-                send(self.outgoing, Message("event", self.current, values))
+                send(self.outgoing, Message("event", self.current, values, dict(arrays or {})))
 
         return report
 
@@ -135,10 +137,16 @@ class Child:
         name = v["component"]
         if name in self.components:
             self.components.pop(name).close()
-        options = CompileOptions(**v["options"])
-        place = self.place(v["executor"])
-        self.components[name] = COMPONENTS[name](name, [Path(path) for path in v["paths"]], place, options)
+        extras = {extra: tuple(map(Path, paths)) for extra, paths in v.get("extras", {}).items()}
+        paths, options = tuple(map(Path, v["paths"])), CompileOptions(**v["options"])
+        opening = Opening(name, v["kind"], paths, options, extras)
+        self.components[name] = NETWORKS[v["network"]](opening, self.place(v["executor"]))
         return {"file_bytes": self.components[name].checkpoint.nbytes}, {}
+
+    def on_adapt(self, call: Message) -> Answer:
+        """Put a LoRA set beside a component's weights; the answer names what fits nothing in it."""
+        v = call.values
+        return {"unmatched": self.components[v["component"]].adapt([tuple(lora) for lora in v["loras"]])}, {}
 
     def on_measure(self, call: Message) -> Answer:
         memory = self.components[call.values["component"]].measure(call.values["sizes"])
@@ -161,45 +169,17 @@ class Child:
             component.close()
         return {}, {}
 
-    def on_clip_l(self, call: Message) -> Answer:
-        component = self._component("clip_l", ClipL)
-        return {}, {"pooled": component.encode(call.values["sizes"], call.arrays["ids"], call.values["eos"])}
-
-    def on_t5xxl(self, call: Message) -> Answer:
-        return {}, {"text": self._component("t5xxl", T5).encode(call.values["sizes"], call.arrays["ids"])}
-
-    def on_modulation(self, call: Message) -> Answer:
-        component = self._component("modulation", Modulation)
-        timesteps, pooled = call.arrays["timesteps"], call.arrays["pooled"]
-        modulation = component.compute(call.values["sizes"], timesteps, pooled, call.values["guidance"])
-        return {}, {"modulation": modulation}
-
-    def on_denoise(self, call: Message) -> Answer:
-        latents = self._component("diffusion", Diffusion).denoise(
-            call.values["sizes"],
-            latents=call.arrays["latents"],
-            text=call.arrays["text"],
-            modulation=call.arrays["modulation"],
-            sigmas=call.values["sigmas"],
-            sampler=call.values["sampler"],
-            on_step=self.progress("denoise"),
-        )
-        return {}, {"latents": latents}
-
-    def on_decode(self, call: Message) -> Answer:
-        component = self._component("vae", VaeDecoder)
-        return {}, {"image": component.decode(call.values["sizes"], call.arrays["latents"], self.progress("decode"))}
+    def on_run(self, call: Message) -> Answer:
+        """What a component is for: arrays in, arrays out."""
+        v = call.values
+        component = self.components[v["component"]]
+        return {}, component.run(v["sizes"], call.arrays, v, self.progress(component.stage))
 
     def on_report(self, call: Message) -> Answer:
         """Bytes of each component, and for devices that count them, the peak since the last report and what the driver
         says is free."""
         components = {name: component.report() for name, component in self.components.items()}
         return {"components": components, "devices": {name: used(p.executor) for name, p in self.places.items()}}, {}
-
-    def _component[C: Component](self, name: str, kind: type[C]) -> C:
-        component = self.components[name]
-        assert isinstance(component, kind)
-        return component
 
 
 def make_executor(name: str, threads: int | None, limit_bytes: int | None) -> Executor:

@@ -27,6 +27,7 @@ START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 2.0
 MAX_LINE_BYTES = 1 << 16
 Event = Callable[[dict[str, Any]], None]
+"""Called with what an event says, arrays among the values."""
 
 
 class Worker:
@@ -117,7 +118,7 @@ class Worker:
                 continue  # of an earlier call whose listener raised
             if message.kind == "event" and on_event:
                 try:
-                    on_event(message.values)
+                    on_event({**message.values, **message.arrays})
                 except BaseException:
                     self.cancel()
                     raise

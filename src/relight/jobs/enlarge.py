@@ -1,0 +1,76 @@
+"""Between two passes: the picture of the first made larger, in latents or in pixels, with noise for the second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+
+import numpy as np
+
+from relight.images.latent_upscale import A1111, METHODS, upscale_latents
+from relight.images.resize import FILTERS, resize_image
+from relight.jobs import decode
+from relight.jobs.run import Run
+from relight.jobs.settle import Pass
+from relight.jobs.start import encode_picture, noise
+
+BY_MODEL = "model"
+UPSCALERS = ("latent", *(f"latent-{method}" for method in METHODS), *FILTERS, BY_MODEL, *A1111)
+
+
+def latent_method(upscaler: str) -> str | None:
+    """The way of resizing latents that a name stands for; None for those of pixels."""
+    if upscaler in A1111:
+        return A1111[upscaler]
+    if upscaler == "latent":
+        return "bilinear"
+    return upscaler.removeprefix("latent-") if upscaler.startswith("latent-") else None
+
+
+class Enlarging:
+    """What the second pass of some pictures begins from. In pixels each picture is decoded, resized and encoded, each
+    of it in its own worker's lane."""
+
+    def __init__(
+        self,
+        run: Run,
+        decoding: decode.Decoding,
+        passes: Sequence[Pass],
+        latents: Future[np.ndarray],
+        seeds: Sequence[int],
+        first: int,
+    ) -> None:
+        assert run.request.hires is not None
+        self.run, self.decoding, self.latents, self.seeds, self.first = run, decoding, latents, seeds, first
+        self.before, self.after = passes
+        self.upscaler = run.request.hires.upscaler
+        self.method = latent_method(self.upscaler)
+        self.encoded = [] if self.method else [self._through_pixels(i) for i in range(len(seeds))]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """`latents` [N C h w] of the denoising call."""
+        if self.method:
+            larger = upscale_latents(self.latents.result(), *self.after.latent_size, self.method)
+        else:
+            larger = np.stack([future.result() for future in self.encoded])
+        fresh = noise(self.run, self.after, self.seeds)
+        noisy = self.after.space.noisy(larger, fresh, float(self.after.levels[0]))
+        return {"latents": noisy.astype(np.float32)}
+
+    def _through_pixels(self, i: int) -> Future[np.ndarray]:
+        run, picture = self.run, self.first + i
+        small = decode.later(run, self.decoding, self.before, partial(self._one, i), picture)
+        larger = self._larger(small, picture)
+        return run.submit("vae_encoder", lambda: encode_picture(run, self.after, larger()))
+
+    def _one(self, i: int) -> np.ndarray:
+        one: np.ndarray = self.latents.result()[i]
+        return one
+
+    def _larger(self, small: Future[np.ndarray], picture: int) -> Callable[[], np.ndarray]:
+        run, size = self.run, (self.after.width, self.after.height)
+        if self.upscaler != BY_MODEL:
+            return lambda: resize_image(small.result(), *size, self.upscaler)
+        big = run.submit("upscaler", lambda: decode.enlarge(run, small.result(), picture))
+        return lambda: resize_image(big.result(), *size)

@@ -1,0 +1,97 @@
+"""All pictures of a request: the stages put in order."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from relight.jobs import decode
+from relight.jobs.decode import Decoding
+from relight.jobs.denoise import denoise
+from relight.jobs.enlarge import Enlarging
+from relight.jobs.run import Run
+from relight.jobs.start import Beginning, begin
+from relight.jobs.text import TextPlan, TextStage
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`image` [height width 3] uint8."""
+
+    image: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Pictures that are denoised together: `first` of them and on."""
+
+    first: int
+    seeds: list[int]
+
+
+def make(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inpainting_network: bool) -> list[Picture]:
+    """Raises RelightError; what has begun is then told to stop.
+
+    Latents of all pictures come first, then the decodes, which need another program on the device.
+    """
+    settled, seeds = run.settled, run.request.seeds
+    first = settled.passes[0]
+    encoded = text.submit(run, plan)
+    beginning = begin(run, first, inpainting_network=inpainting_network)
+    run.submit("diffusion", partial(run.load, "diffusion", run.sizes(first)))
+    groups = [Group(i, seeds[i : i + at_once(run)]) for i in range(0, len(seeds), at_once(run))]
+    prompt = text.conditions(run, plan, encoded, first)
+    latents = [
+        denoise(run, group.first, group.seeds, first, prompt, partial(beginning.arrays, group.seeds))
+        for group in groups
+    ]
+    last = settled.passes[-1]
+    if last is not first:
+        prompt = text.conditions(run, plan, encoded, last)
+        enlarging = [
+            Enlarging(run, decoding, settled.passes, small, group.seeds, group.first)
+            for small, group in zip(latents, groups, strict=True)
+        ]
+        latents = [
+            denoise(run, group.first, group.seeds, last, prompt, larger.arrays)
+            for larger, group in zip(enlarging, groups, strict=True)
+        ]
+    run.submit(run.request.decode_with, partial(run.load, run.request.decode_with, run.sizes(last)))
+    images = [
+        finished(run, decoding, beginning, done, group, i)
+        for done, group in zip(latents, groups, strict=True)
+        for i in range(len(group.seeds))
+    ]
+    run.finish()
+    return [Picture(image.result(), seed) for image, seed in zip(images, seeds, strict=True)]
+
+
+def at_once(run: Run) -> int:
+    """Pictures in one call of the backbone."""
+    return max(1, run.placement.batch // run.settled.rows)
+
+
+def finished(
+    run: Run, decoding: Decoding, beginning: Beginning, latents: Future[np.ndarray], group: Group, i: int
+) -> Future[np.ndarray]:
+    """One picture from its latents: decoded, laid over the user's where that is asked, made larger."""
+    picture, last = group.first + i, run.settled.passes[-1]
+
+    def one() -> np.ndarray:
+        values: np.ndarray = latents.result()[i]
+        return values
+
+    image = decode.later(run, decoding, last, one, picture)
+
+    def whole() -> np.ndarray:
+        made = image.result()
+        return made if beginning.canvas is None else beginning.canvas.finished(made)
+
+    if run.request.upscale is None:
+        return run.submit(run.request.decode_with, whole)
+    factor = run.request.upscale
+    return run.submit("upscaler", lambda: decode.by_factor(run, whole(), factor, picture))

@@ -1,0 +1,73 @@
+"""Whole Stable Diffusion 1.x and SDXL checkpoints of a few megabytes with random weights, in the published layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import checkpoints
+from golden.weights import UnetSpec, unet_shapes
+from relight.jobs.request import ModelFiles
+from tiny_flux import CLIP_TOKENS, write_f16
+
+Shapes = dict[str, tuple[int, ...]]
+
+WIDTH = 64
+"""Of each text encoder."""
+
+
+def sd1(path: Path, in_channels: int = 4) -> ModelFiles:
+    """One file with UNet, CLIP-L and autoencoder."""
+    spec = UnetSpec((64, 64), (1, 0), 1, WIDTH, linear_projection=False, in_channels=in_channels)
+    shapes = under("model.diffusion_model.", unet_shapes(spec))
+    shapes |= under("cond_stage_model.transformer.", clip()) | under("first_stage_model.", vae())
+    file = (write_f16(path, shapes),)
+    return ModelFiles.of_family("sd1", dict.fromkeys(("unet", "clip_l", "vae"), file))
+
+
+def sdxl(path: Path) -> ModelFiles:
+    """One file with UNet, CLIP-L, CLIP-G as OpenCLIP writes it, and autoencoder."""
+    spec = UnetSpec((64, 64), (0, 1), 1, 2 * WIDTH, label=WIDTH + 6 * 256)
+    shapes = under("model.diffusion_model.", unet_shapes(spec))
+    shapes |= under("conditioner.embedders.0.transformer.", clip()) | under(
+        "conditioner.embedders.1.model.", open_clip()
+    )
+    shapes |= under("first_stage_model.", vae())
+    file = (write_f16(path, shapes),)
+    return ModelFiles.of_family("sdxl", dict.fromkeys(("unet", "clip_l", "clip_g", "vae"), file))
+
+
+def under(prefix: str, shapes: Shapes) -> Shapes:
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def clip() -> Shapes:
+    return checkpoints.clip_shapes() | {"text_model.embeddings.token_embedding.weight": (CLIP_TOKENS, WIDTH)}
+
+
+def open_clip(layers: int = 2) -> Shapes:
+    """The names of OpenCLIP, with q, k and v in one matrix and the projection the other way round."""
+    shapes: Shapes = {
+        "positional_embedding": (77, WIDTH),
+        "token_embedding.weight": (CLIP_TOKENS, WIDTH),
+        "text_projection": (WIDTH, WIDTH),
+    }
+    for name in ("ln_final", *(f"transformer.resblocks.{i}.ln_{n}" for i in range(layers) for n in (1, 2))):
+        shapes |= {f"{name}.weight": (WIDTH,), f"{name}.bias": (WIDTH,)}
+    for i in range(layers):
+        block = f"transformer.resblocks.{i}"
+        shapes |= {f"{block}.attn.in_proj_weight": (3 * WIDTH, WIDTH), f"{block}.attn.in_proj_bias": (3 * WIDTH,)}
+        for name, rows, columns in (
+            ("attn.out_proj", WIDTH, WIDTH),
+            ("mlp.c_fc", 4 * WIDTH, WIDTH),
+            ("mlp.c_proj", WIDTH, 4 * WIDTH),
+        ):
+            shapes |= {f"{block}.{name}.weight": (rows, columns), f"{block}.{name}.bias": (rows,)}
+    return shapes
+
+
+def vae() -> Shapes:
+    quant = {"quant_conv": (8, 8), "post_quant_conv": (4, 4)}
+    shapes = checkpoints.vae_shapes(channels=(32, 32, 32, 32), latent=4)
+    for name, (rows, columns) in quant.items():
+        shapes |= {f"{name}.weight": (rows, columns, 1, 1), f"{name}.bias": (rows,)}
+    return shapes
