@@ -1,4 +1,4 @@
-"""Latents: sizes, the order of a token's features, the VAE's scale."""
+"""Latents: sizes by family, the VAE's scale, the order of a token's features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relight.errors import RequestError
-from relight.sampling.latents import from_vae, image_tokens, latent_shape, pack, start, to_vae, unpack
+from relight.sampling.latents import FAMILIES, from_vae, image_tokens, latent_shape, pack, sample, start, to_vae, unpack
 
 
 def test_a_token_is_a_patch_with_features_channel_row_column() -> None:
@@ -43,10 +43,18 @@ def test_odd_latents_and_wrong_token_counts_are_refused() -> None:
         (784, 528, (16, 66, 98), 1617),
     ],
 )
-def test_sizes_in_pixels_and_in_tokens(width: int, height: int, shape: tuple[int, ...], tokens: int) -> None:
-    assert latent_shape(width, height) == shape
+def test_sizes_of_flux_in_pixels_and_in_tokens(width: int, height: int, shape: tuple[int, ...], tokens: int) -> None:
+    assert latent_shape("flux", width, height) == shape
     assert image_tokens(width, height) == tokens
     assert pack(np.zeros(shape, np.float32)).shape == (tokens, 64)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_unets_take_every_eight_pixels(family: str) -> None:
+    assert latent_shape(family, 512, 768) == (4, 96, 64)
+    assert latent_shape(family, 520, 1000) == (4, 125, 65)
+    with pytest.raises(RequestError, match="513x512 .* multiples of 8 from 64 to 4096: the nearest is 512x512"):
+        latent_shape(family, 513, 512)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ def test_sizes_in_pixels_and_in_tokens(width: int, height: int, shape: tuple[int
 )
 def test_other_sizes_are_refused_with_the_nearest_that_can_be_made(width: int, height: int, nearest: str) -> None:
     with pytest.raises(RequestError) as caught:
-        latent_shape(width, height)
+        latent_shape("flux", width, height)
     assert str(caught.value).startswith(f"size: {width}x{height} cannot be made; width and height are multiples of 16")
     assert str(caught.value).endswith(f"from 64 to 4096: the nearest is {nearest}")
 
@@ -70,11 +78,30 @@ def test_other_sizes_are_refused_with_the_nearest_that_can_be_made(width: int, h
 def test_sampling_starts_as_noisy_as_its_first_sigma() -> None:
     noise = np.full((1, 2), 2, np.float32)
     assert start(noise, 1.0).tolist() == [[2, 2]]
-    assert start(noise, 0.5).tolist() == [[1, 1]] and start(noise, 0.5).dtype == np.float32
+    assert start(noise, 14.5).tolist() == [[29, 29]] and start(noise, 14.5).dtype == np.float32
 
 
-def test_the_vae_takes_latents_over_the_scale_plus_the_shift() -> None:
-    latents = np.array([-1, 0, 0.3611], np.float32)
-    np.testing.assert_allclose(to_vae(latents), [0.1159 - 1 / 0.3611, 0.1159, 1.1159], rtol=1e-6)
-    np.testing.assert_allclose(from_vae(to_vae(latents)), latents, atol=1e-6)
-    assert to_vae(latents).dtype == from_vae(latents).dtype == np.float32
+@pytest.mark.parametrize(
+    ("family", "scale", "shift"),
+    [("sd1", 0.18215, 0), ("sd2", 0.18215, 0), ("sdxl", 0.13025, 0), ("flux", 0.3611, 0.1159)],
+)
+def test_the_vae_takes_latents_over_the_scale_plus_the_shift(family: str, scale: float, shift: float) -> None:
+    latents = np.array([-1, 0, scale], np.float32)
+    np.testing.assert_allclose(to_vae(family, latents), [shift - 1 / scale, shift, shift + 1], rtol=1e-6)
+    np.testing.assert_allclose(from_vae(family, to_vae(family, latents)), latents, atol=1e-6)
+    assert to_vae(family, latents).dtype == from_vae(family, latents).dtype == np.float32
+
+
+def test_every_family_has_the_channels_of_its_vae() -> None:
+    assert {name: latents.channels for name, latents in FAMILIES.items()} == {"sd1": 4, "sd2": 4, "sdxl": 4, "flux": 16}
+
+
+def test_encoded_latents_are_drawn_around_their_mean() -> None:
+    mean, log_variance = np.full((1, 4, 2, 3), 2, np.float32), np.full((1, 4, 2, 3), np.log(9), np.float32)
+    log_variance[0, 0, 0] = [-1000, 1000, 0]
+    moments, noise = np.concatenate([mean, log_variance], axis=1), np.full((1, 4, 2, 3), 0.5, np.float32)
+    drawn = sample(moments, noise)
+    assert drawn.shape == (1, 4, 2, 3) and drawn.dtype == np.float32
+    assert drawn[0, 1, 0, 0] == pytest.approx(2 + 3 * 0.5)
+    assert drawn[0, 0, 0].tolist() == pytest.approx([2, 2 + np.exp(10) / 2, 2.5])
+    assert np.array_equal(sample(moments, None), mean)

@@ -14,6 +14,7 @@ def quantiles(shares: np.ndarray, a: float) -> np.ndarray:
     """The x below which each of `shares` (0 to 1) of the distribution with both parameters `a` lies, float64."""
     lower = np.minimum(shares, 1 - shares)  # the distribution is symmetric, and the series is for the lower half
     low, high = np.zeros_like(lower), np.full_like(lower, 0.5)
+    low[lower == 0.5] = 0.5  # exactly, for what rounds it
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         below = cumulative(middle, a) < lower

@@ -103,7 +103,7 @@ def automatic(sampler: str) -> str:
 
 def _key(name: str) -> str:
     plain = "".join(letter for letter in name.lower().replace("++", "pp") if letter not in " _-")
-    return plain[1:] if plain.startswith(("keuler", "kheun", "kdpm", "klms", "klcm", "kdpmpp")) else plain
+    return plain[1:] if plain.startswith(("keuler", "kheun", "kdpm", "klms")) else plain
 
 
 def _keys(names: Iterable[str], aliases: Mapping[str, str]) -> dict[str, str]:

@@ -42,8 +42,9 @@ def schedule(name: str, steps: int, space: Parameterisation, *, discard_penultim
     """
     if name not in SCHEDULES:
         raise RequestError(f"schedule: {name!r} is not one of {', '.join(SCHEDULES)}; or give sigmas")
-    if not 1 <= steps <= MAX_STEPS:
-        raise RequestError(f"steps: {steps} is not from 1 to {MAX_STEPS}")
+    most = MAX_STEPS - discard_penultimate
+    if not 1 <= steps <= most:
+        raise RequestError(f"steps: {steps} is not from 1 to {most}")
     above_zero = SCHEDULES[name](steps + discard_penultimate, space)
     if discard_penultimate:
         above_zero = above_zero[:-1]
@@ -142,8 +143,9 @@ def kl_optimal(steps: int, space: Parameterisation) -> np.ndarray:
 
 def beta(steps: int, space: Parameterisation) -> np.ndarray:
     """Dense at both ends: levels at quantiles of a beta distribution, each once."""
-    places = np.rint(quantiles(1 - np.arange(steps) / steps, BETA) * (len(space.levels) - 1)).astype(int)
-    return space.levels[np.unique(places)[::-1]]
+    shares = 1 - np.linspace(0, 1, steps, endpoint=False)
+    places = np.unique(np.rint(quantiles(shares, BETA) * (len(space.levels) - 1)).astype(int))
+    return space.levels[places[::-1]]
 
 
 def align_your_steps(steps: int, space: Parameterisation) -> np.ndarray:

@@ -26,8 +26,8 @@ def heun(model: Model, x: np.ndarray, course: Course, i: int) -> np.ndarray:
     ahead = toward(x, denoised, target / sigma)
     if not target:
         return ahead
-    slope = (x - denoised) / sigma + (ahead - model(ahead, target)) / target
-    return x + slope * ((target - sigma) / 2)
+    # x plus the mean slope, written so that large numbers do not cancel.
+    return ahead + (denoised - model(ahead, target)) * ((target - sigma) / target / 2)
 
 
 def dpm_2(model: Model, x: np.ndarray, course: Course, i: int) -> np.ndarray:
@@ -59,8 +59,8 @@ def _by_middle(model: Model, x: np.ndarray, denoised: np.ndarray, sigma: float, 
     if not down:
         return denoised
     middle = math.sqrt(sigma * down)
-    halfway = toward(x, denoised, middle / sigma)
-    return x + (halfway - model(halfway, middle)) * ((down - sigma) / middle)
+    change = denoised - model(toward(x, denoised, middle / sigma), middle)
+    return toward(x, denoised, down / sigma) + change * ((down - sigma) / middle)  # written as in heun
 
 
 def dpmpp_2s_ancestral(model: Model, x: np.ndarray, course: Course, i: int) -> np.ndarray:
