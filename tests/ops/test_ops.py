@@ -37,6 +37,9 @@ COARSER = {
         "attention by flash": 5e-3,  # sums in F16
         "linear of a wide range": 1e-3,  # F16 weights make the input F16
         "conv2d in F16": 1e-3,
+        "linear with a pair beside it": 1e-3,  # pairs are F16
+        "linear with a pair, by rows and columns": 1e-3,
+        "conv2d with a pair beside it": 1e-3,
         "rope far out": 3e-4,  # angles in float32 by repeated products
         "timestep_embedding": 3e-4,
         "F16": 1e-3,
@@ -54,7 +57,7 @@ COARSER = {
 
 @dataclass
 class Case:
-    """`build` records the output from named inputs and weights, matrices stored in `form`."""
+    """`build` records the output from named inputs and weights, matrices stored in `form`. `beside`: low-rank pairs."""
 
     name: str
     build: Callable[..., Tensor]
@@ -62,6 +65,20 @@ class Case:
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     form: str = "F32"
     options: CompileOptions = CompileOptions()
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def source(self) -> ArraySource:
+        stored = ArraySource(self.weights, self.form)
+        stored.update(ArraySource(self.beside, "F16"))
+        return stored
+
+
+class Beside(ArraySource):
+    """Low-rank pairs in F16, as LoRAs are kept, all of whose ranks reach every row."""
+
+    def ranks(self, name: str, rows: np.ndarray | None) -> tuple[int, int] | None:
+        return (0, self.shape(f"lora:{name}.down")[0]) if f"lora:{name}.down" in self else None
 
 
 def unary(op: Callable[[Tensor], Tensor]) -> Case:
@@ -74,6 +91,14 @@ def affine(size: int) -> dict[str, np.ndarray]:
 
 def layer(out: int, inner: int, *kernel: int) -> dict[str, np.ndarray]:
     return {"l.weight": array(out, inner, *kernel) / np.float32(inner**0.5), "l.bias": array(out)}
+
+
+def pair(out: int, inner: int, *kernel: int, rank: int = 8) -> dict[str, np.ndarray]:
+    ones = (1,) * len(kernel)
+    return {
+        "lora:l.weight.down": array(rank, inner, *kernel) / np.float32(inner**0.5),
+        "lora:l.weight.up": array(out, rank, *ones) / np.float32(rank**0.5),
+    }
 
 
 def qkv(tokens: int, keys: int, heads: int, size: int) -> dict[str, np.ndarray]:
@@ -131,6 +156,27 @@ CASES = [
     ),
     Case(
         "linear by columns", lambda w, x: ops.linear(x, (w / "l").columns(32, 96)), {"x": array(11, 64)}, layer(33, 96)
+    ),
+    Case(
+        "linear with a pair beside it",
+        lambda w, x: ops.linear(x, w / "l"),
+        {"x": array(2, 11, 64)},
+        layer(33, 64),
+        beside=pair(33, 64, rank=40),
+    ),
+    Case(
+        "linear with a pair, by rows and columns",
+        lambda w, x: ops.linear(x, (w / "l").rows(np.arange(5, 21)[::-1].copy()).columns(32, 96)),
+        {"x": array(11, 64)},
+        layer(33, 96),
+        beside=pair(33, 96),
+    ),
+    Case(
+        "conv2d with a pair beside it",
+        lambda w, x: ops.conv2d(x, w / "l", padding=1, stride=2),
+        {"x": array(2, 5, 9, 7)},
+        layer(8, 5, 3, 3),
+        beside=pair(8, 5, 3, 3),
     ),
     Case(
         "embedding",
@@ -223,11 +269,12 @@ def recorded_graph(case: Case) -> Graph:
         input_tensor(name, value.shape, "i32" if value.dtype == np.int32 else "f32")
         for name, value in case.inputs.items()
     ]
-    return Graph({"y": case.build(Weights(ArraySource(case.weights, case.form)), *nodes)})
+    w = Weights(case.source).with_adapters(Beside(case.beside, "F16"))
+    return Graph({"y": case.build(w, *nodes)})
 
 
 def run_case(executor: Executor, case: Case) -> np.ndarray:
-    source, graph = ArraySource(case.weights, case.form), recorded_graph(case)
+    source, graph = case.source, recorded_graph(case)
     weights = executor.load((graph,), source)
     program = executor.compile(graph, weights, replace(case.options, precision="f32"))
     try:
@@ -273,6 +320,13 @@ def kind_of(form: str) -> str:
 def test_linear_in_every_format(name: str, form: str) -> None:
     """The same bytes for both sides."""
     case = Case(form, lambda w, x: ops.linear(x, w / "l"), {"x": TOKENS}, WIDE, form)
+    check(name, case, kind_of(form))
+
+
+@pytest.mark.parametrize("form", ["Q8_0", "Q4_K"])
+@pytest.mark.parametrize("name", TESTED)
+def test_a_pair_beside_quantised_weights(name: str, form: str) -> None:
+    case = Case(form, lambda w, x: ops.linear(x, w / "l"), {"x": TOKENS}, WIDE, form, beside=pair(33, 512))
     check(name, case, kind_of(form))
 
 
