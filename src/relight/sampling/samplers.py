@@ -11,8 +11,7 @@ import numpy as np
 from relight.errors import RequestError
 from relight.sampling import multistep, single_step
 from relight.sampling import uni_pc as uni_pc_steps
-from relight.sampling.course import Course as Course
-from relight.sampling.course import Model as Model
+from relight.sampling.course import Course, Model
 from relight.sampling.parameterisation import Parameterisation
 
 
