@@ -31,11 +31,19 @@ def test_mixed_up_file_says_what_it_is_and_where_to_give_it(kind: str, asked: st
 
 
 OTHERS = {
-    "Stable Diffusion 1.x UNet": {
+    "SDXL refiner UNet": {"input_blocks.1.0.in_layers.0.weight": (8,), "label_emb.0.0.weight": (8, 2560)},
+    "Stable Diffusion 2.x UNet of 5 input channels .depth": {
         "model.diffusion_model.input_blocks.1.0.in_layers.0.weight": (8,),
-        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (8, 768),
+        "model.diffusion_model.input_blocks.0.0.weight": (8, 5, 3, 3),
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (8, 1024),
     },
-    "SDXL UNet": {"input_blocks.1.0.in_layers.0.weight": (8,), "label_emb.0.0.weight": (8, 8)},
+    "SDXL ControlNet Union": {
+        "controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3),
+        "add_embedding.linear_1.weight": (8, 2816),
+        "controlnet_down_blocks.0.weight": (8, 8, 1, 1),
+        "task_embedding": (8, 8),
+    },
+    "SwinIR or HAT upscaler": {"params.layers.0.residual_group.blocks.0.norm1.weight": (8,)},
     "Stable Diffusion 3 transformer": {"joint_blocks.0.context_block.attn.qkv.weight": (8, 8)},
     "Chroma transformer": {
         "double_blocks.0.img_attn.proj.weight": (8, 8),
@@ -45,9 +53,7 @@ OTHERS = {
         "double_blocks.0.img_attn.proj.weight": (8, 8),
         "double_stream_modulation_img.lin.weight": (8, 8),
     },
-    "LoRA": {"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (4, 8)},
     "language model": {"blk.0.attn_q.weight": (8, 8)},
-    "CLIP-G": {"text_model.embeddings.token_embedding.weight": (2, 1280)},
     "UMT5 encoder": {
         "encoder.block.0.layer.0.SelfAttention.q.weight": (8, 8),
         "encoder.block.0.layer.1.DenseReluDense.wi_0.weight": (8, 8),
@@ -163,5 +169,5 @@ def test_tensors_outlive_a_closed_checkpoint(tmp_path: Path) -> None:
 
 
 def test_unknown_kind_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unet"):
-        open_component("unet", tmp_path)
+    with pytest.raises(ValueError, match="'cat' is none of clip_l"):
+        open_component("cat", tmp_path)

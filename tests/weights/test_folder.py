@@ -39,7 +39,9 @@ MISNAMED = {"a.gguf": "vae", "vae.safetensors": "diffusion", "clip_l.safetensors
 def test_components_are_told_by_their_tensors(layout: dict[str, str], tmp_path: Path) -> None:
     put(tmp_path, layout)
     found = find_components(tmp_path)
-    assert {kind: found.require(kind) for kind in FAMILIES["flux"]} == {kind: (tmp_path / name,) for name, kind in layout.items()}
+    assert {kind: found.require(kind) for kind in FAMILIES["flux"]} == {
+        kind: (tmp_path / name,) for name, kind in layout.items()
+    }
     assert (found.missing, found.others, found.unreadable) == ({}, {}, {})
 
 
@@ -65,7 +67,7 @@ def test_quantised_transformer_is_chosen_and_the_rest_listed(tmp_path: Path) -> 
     four = made.city96(tmp_path / "flux1-schnell-Q4_K_S.gguf", tensors, "Q4_K")
     two = made.city96(tmp_path / "flux1-schnell-Q2_K.gguf", tensors, "Q2_K")
     found = find_components(tmp_path)
-    assert found.diffusion == (four,)
+    assert found.get("diffusion") == (four,)
     assert found.others == {"diffusion": ((two,), (eight,), (full,))}
 
 
@@ -74,7 +76,7 @@ def test_file_of_its_own_is_chosen_before_an_all_in_one(tmp_path: Path) -> None:
     whole = made.safetensors(tmp_path / "a.safetensors", everything)
     alone = made.safetensors(tmp_path / "b.safetensors", made.arrays("vae"))
     found = find_components(tmp_path)
-    assert (found.vae, found.diffusion, found.others) == ((alone,), (whole,), {"vae": ((whole,),)})
+    assert (found.get("vae"), found.get("diffusion"), found.others) == ((alone,), (whole,), {"vae": ((whole,),)})
 
 
 def test_autoencoder_of_the_transformers_latents_is_chosen(tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_autoencoder_of_the_transformers_latents_is_chosen(tmp_path: Path) -> No
     sd = made.safetensors(tmp_path / "a.safetensors", made.arrays("vae", latent=4))
     flux = made.safetensors(tmp_path / "b.safetensors", made.arrays("vae", latent=16), "F16")
     found = find_components(tmp_path)
-    assert (found.vae, found.others) == ((flux,), {"vae": ((sd,),)})
+    assert (found.get("vae"), found.others) == ((flux,), {"vae": ((sd,),)})
 
 
 @pytest.mark.parametrize(("kind", "other"), [("clip_l", 128), ("t5xxl", 128)])
@@ -98,7 +100,7 @@ def test_whole_file_is_chosen_before_an_incomplete_one(tmp_path: Path) -> None:
     part = {name: array for name, array in tensors.items() if "norm_out" not in name}
     made.safetensors(tmp_path / "a.safetensors", part)
     whole = made.safetensors(tmp_path / "b.safetensors", tensors)
-    assert find_components(tmp_path).vae == (whole,)
+    assert find_components(tmp_path).get("vae") == (whole,)
 
 
 def test_missing_component_says_what_to_add(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_broken_files_and_pickles_are_passed_over_with_the_reason(tmp_path: Path
     (tmp_path / "flux.gguf").write_bytes(b"GGUF")
     (tmp_path / "t5.pt").write_bytes(b"\x80\x02")
     found = find_components(tmp_path)
-    assert found.vae is not None
+    assert found.get("vae") is not None
     assert {path.name for path in found.unreadable} == {"flux.gguf", "t5.pt"}
     with pytest.raises(ModelFileError, match="no diffusion here.*passed over .*cut short"):
         found.require("diffusion")
@@ -135,10 +137,10 @@ def test_linked_files_are_followed(tmp_path: Path) -> None:
     put(tmp_path / "blobs", {"0123": "vae"})
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot" / "ae.safetensors").symlink_to(tmp_path / "blobs" / "0123")
-    assert find_components(tmp_path / "snapshot").vae == (tmp_path / "snapshot" / "ae.safetensors",)
+    assert find_components(tmp_path / "snapshot").get("vae") == (tmp_path / "snapshot" / "ae.safetensors",)
 
 
-def test_file_given_as_a_folder_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_model_is_named_for_what_it_is(tmp_path: Path) -> None:
     put(tmp_path, {"ae.safetensors": "vae"})
-    with pytest.raises(ModelFileError, match="not a directory"):
+    with pytest.raises(ModelFileError, match="holds AutoencoderKL 16 channels.*not a model; give a checkpoint"):
         find_components(tmp_path / "ae.safetensors")

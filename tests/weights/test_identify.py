@@ -85,10 +85,10 @@ def test_all_in_one_file_lists_every_network(tmp_path: Path) -> None:
     }
     identity = identify(made.safetensors(tmp_path / "sdxl.safetensors", tensors))
     assert {(c.family, c.prefix, c.usable) for c in identity.components} == {
-        ("SDXL UNet", "model.diffusion_model.", False),
+        ("SDXL UNet", "model.diffusion_model.", True),
         ("AutoencoderKL 4 channels (SD, SDXL)", "first_stage_model.", True),
-        ("CLIP text encoder, 64 wide", "conditioner.embedders.0.transformer.text_model.", True),
-        ("OpenCLIP text encoder", "conditioner.embedders.1.model.", False),
+        ("CLIP text encoder, 64 wide", "conditioner.embedders.0.transformer.", True),
+        ("CLIP text encoder, 8 wide", "conditioner.embedders.1.model.", True),
     }
 
 

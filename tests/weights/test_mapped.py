@@ -38,7 +38,7 @@ def test_other_content_is_named(case: str, tmp_path: Path) -> None:
 def test_torch_archive_is_refused_with_the_way_to_convert(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "diffusion_pytorch_model.bin", "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}.")
-    with pytest.raises(ModelFileError, match="a pickle can run any code: convert it with"):
+    with pytest.raises(ModelFileError, match="loading a pickle runs whatever code is in it.*torch.load"):
         open_container(tmp_path / "diffusion_pytorch_model.bin")
 
 

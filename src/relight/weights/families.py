@@ -92,7 +92,9 @@ def unet(shapes: Shapes, names_as: str, prefix: str) -> Told | None:
     inner = _compvis(shapes, names_as, prefix)
     labels = _shape(inner, "label_emb.0.0.weight", 2)[1]
     context = next((shape[1] for name, shape in inner.items() if name.endswith("attn2.to_k.weight") and shape[1:]), 0)
-    version, model = ("XL", "sdxl") if labels else BY_CONTEXT.get(context, ("1.x", "sd1"))
+    matrices = any(name.endswith(".1.proj_in.weight") and len(shape) == 2 for name, shape in inner.items())
+    unknown = ("2.x", "sd2") if matrices else ("1.x", "sd1")  # of no published width: SD 1.x has convolutions there
+    version, model = ("XL", "sdxl") if labels else BY_CONTEXT.get(context, unknown)
     title = "SDXL" if model == "sdxl" else f"Stable Diffusion {version}"
     if "input_hint_block.0.weight" in inner or "zero_convs.0.0.weight" in inner:
         return _controlnet(shapes, prefix, title, model)

@@ -23,9 +23,10 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 CONVERT = (
     "relight reads .safetensors and .gguf only, because loading a pickle runs whatever code is in it: take the "
     ".safetensors version, which the hub has of nearly every model, or convert it yourself, in a sandbox unless you "
-    'trust it: python -c "import torch, safetensors.torch as s; '
+    'trust it: python -c "import torch, safetensors.torch; '
     "d = torch.load('IN', map_location='cpu', weights_only=True); d = d.get('state_dict', d.get('params_ema', d)); "
-    "s.save_file({k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, 'OUT.safetensors')\""
+    "safetensors.torch.save_file({k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, "
+    "'OUT.safetensors')\""
 )
 
 
