@@ -1,29 +1,20 @@
 """FLUX.1 checkpoint files of any size with random weights, under the published names, shapes and formats.
 
-Weights come from pools of normal numbers already in their format, read from a random place on, so that 16 GB are
-written as fast as the disk cache takes them. Scales follow the inner sizes, so activations stay near one in all blocks.
+Scales follow the inner sizes, so activations stay near one in all blocks.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache, partial
-from math import prod, sqrt
+from math import sqrt
 from pathlib import Path
 
-import numpy as np
-
 from flux_shapes import FluxSizes, Shapes, clip_shapes, flux_shapes, t5_shapes, vae_shapes
-from relight.executors.ggml.quantize import quantize
-from relight.weights.formats import FORMATS, nbytes
+from random_weights import inner_size, source
 from relight.weights.write import TensorSource, write_gguf, write_safetensors
 
-POOL_ELEMENTS = 1 << 20
-ODD_BLOCKS = 37  # a pool is no whole number of rows, so that no two rows of a matrix are the same
 NEVER_QUANTISED = ("img_in", "txt_in", "time_in", "vector_in", "guidance_in", "final_layer")
 
 
@@ -58,7 +49,7 @@ def flux_files(folder: Path, sizes: FluxSizes, diffusion_format: str = "Q4_K", v
             pool.submit(write_city96, files.diffusion, flux_shapes(sizes), diffusion_format),
             pool.submit(write_safetensors, files.clip_l, _sources(clip_shapes(), "F16")),
             pool.submit(write_safetensors, files.t5xxl, _sources(t5_shapes(sizes), "F16")),
-            pool.submit(write_safetensors, files.vae, _sources(vae_shapes(sizes), vae_format)),
+            pool.submit(write_safetensors, files.vae, _sources(vae_shapes(sizes.vae_channels), vae_format)),
         ]
         for file in writing:
             file.result()
@@ -83,16 +74,7 @@ def _sources(shapes: Shapes, format_name: str) -> list[TensorSource]:
 
 
 def _source(name: str, shape: tuple[int, ...], format_name: str) -> TensorSource:
-    return TensorSource(name, shape, format_name, _values(name, shape, format_name))
-
-
-def _values(name: str, shape: tuple[int, ...], format_name: str) -> Callable[[], np.ndarray | Iterator[memoryview]]:
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    if len(shape) == 1:
-        norm = name.endswith(".scale") or ("norm" in name and name.endswith(".weight"))
-        vector = (1.0 if norm else 0.0) + 0.05 * rng.standard_normal(shape)
-        return lambda: vector.astype("<f4" if format_name == "F32" else "<f2")
-    return partial(_from_pool, format_name, deviation(name, shape), nbytes(format_name, shape), rng)
+    return source(name, shape, format_name, deviation(name, shape) if len(shape) > 1 else 0.0)
 
 
 def deviation(name: str, shape: tuple[int, ...]) -> float:
@@ -102,31 +84,10 @@ def deviation(name: str, shape: tuple[int, ...]) -> float:
     if name.endswith(("position_embedding.weight", "relative_attention_bias.weight")):
         return 0.5
     gain = next((gain for part, gain in GAINS.items() if part in name), 1.0)
-    return gain / sqrt(prod(shape[1:]))
+    return gain / sqrt(inner_size(shape))
 
 
 GAINS = {
     "SelfAttention.q": 1 / sqrt(64),  # T5 does not divide its scores by the root of the head size
     "decoder.conv_out": 0.6,  # so that few pixels leave the range of the picture
 }
-
-
-def _from_pool(format_name: str, std: float, size: int, rng: np.random.Generator) -> Iterator[memoryview]:
-    pool = _pool(format_name, std)
-    block = FORMATS[format_name].block_bytes
-    start = int(rng.integers(len(pool) // block)) * block
-    while size:
-        piece = pool[start : start + size]
-        yield piece
-        size -= len(piece)
-        start = 0
-
-
-@cache
-def _pool(format_name: str, std: float) -> memoryview:
-    """Bytes of normal numbers in a format; block formats by ggml's quantiser."""
-    count = POOL_ELEMENTS + ODD_BLOCKS * FORMATS[format_name].block_elements
-    values = std * np.random.default_rng(0).standard_normal(count, np.float32)
-    plain = {"F32": "<f4", "F16": "<f2"}.get(format_name)
-    stored = values.astype(plain) if plain else quantize(values, format_name)
-    return memoryview(stored).cast("B")

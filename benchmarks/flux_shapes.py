@@ -62,6 +62,7 @@ def flux_shapes(sizes: FluxSizes) -> Shapes:
 
 
 def clip_shapes() -> Shapes:
+    """CLIP-L, which is Stable Diffusion's too."""
     d = CLIP_HIDDEN
     matrices = {
         "token_embedding": (CLIP_VOCABULARY, d),
@@ -85,13 +86,12 @@ def t5_shapes(sizes: FluxSizes) -> Shapes:
     return {name: (d,) if "norm" in name else _leaf(name, matrices) for name in t5_names(sizes.t5_layers)}
 
 
-def vae_shapes(sizes: FluxSizes) -> Shapes:
+def vae_shapes(channels: tuple[int, ...], latent_channels: int = LATENT_CHANNELS) -> Shapes:
     """Channels are given from the highest resolution down; a shortcut stands where a block changes them."""
-    channels = sizes.vae_channels
     shapes: Shapes = {}
     for name in vae_names(len(channels)):
         path, _, leaf = name.rpartition(".")
-        rows, columns = _vae_channels(path.split("."), channels)
+        rows, columns = _vae_channels(path.split("."), channels, latent_channels)
         kernel = 1 if ".attn_1." in path else 3
         if "norm" in path.rpartition(".")[2]:
             shapes[name] = (columns if path.endswith("norm1") else rows,)
@@ -103,13 +103,13 @@ def vae_shapes(sizes: FluxSizes) -> Shapes:
     return shapes
 
 
-def _vae_channels(path: list[str], channels: tuple[int, ...]) -> tuple[int, int]:
+def _vae_channels(path: list[str], channels: tuple[int, ...], latent_channels: int) -> tuple[int, int]:
     """Output and input channels of one layer."""
     side, part, top = path[0], path[1], channels[-1]
     if part == "conv_in":
-        return (top, LATENT_CHANNELS) if side == "decoder" else (channels[0], 3)
+        return (top, latent_channels) if side == "decoder" else (channels[0], 3)
     if part == "conv_out":
-        return (3, channels[0]) if side == "decoder" else (2 * LATENT_CHANNELS, top)
+        return (3, channels[0]) if side == "decoder" else (2 * latent_channels, top)
     if part == "norm_out":
         return (channels[0] if side == "decoder" else top,) * 2
     if part == "mid":

@@ -11,6 +11,7 @@ from PIL import Image
 
 from relight.executors.base import CompileOptions
 from relight.jobs.fleet import EngineSettings
+from relight.jobs.models import model_files
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.planner.profiles import pretended
@@ -20,8 +21,8 @@ GIB = 1 << 30
 
 
 def start(settings: Values) -> tuple[Values, Any]:
-    """Settings: `files` by component, `tokenizer`, `threads`, `backend`, `max_vram` in GiB, compile `options`."""
-    files = {name: (Path(path),) for name, path in settings["files"].items()}
+    """Settings: `files` by component and `tokenizer` (FLUX.1) or `model`, a checkpoint; `threads`, `backend`,
+    `max_vram` in GiB, compile `options`."""
     engine = EngineSettings(
         backend=settings.get("backend"),
         threads=settings["threads"],
@@ -29,36 +30,37 @@ def start(settings: Values) -> tuple[Values, Any]:
         options=CompileOptions(**settings.get("options", {})),
         profile=pretended(os.environ),
     )
-    pipeline = Pipeline(ModelFiles(**files, t5_tokenizer=Path(settings["tokenizer"])), engine)
+    pipeline = Pipeline(files(settings), engine)
     return {}, lambda values: picture(pipeline, values)
 
 
+def files(settings: Values) -> ModelFiles:
+    if "model" in settings:
+        return model_files(settings["model"], {})
+    paths = {name: (Path(path),) for name, path in settings["files"].items()}
+    return ModelFiles.of_family("flux", paths, t5_tokenizer=Path(settings["tokenizer"]))
+
+
 def picture(pipeline: Pipeline, values: Values) -> Values:
-    request = GenerateRequest(
-        prompt=values["prompt"],
-        width=values["width"],
-        height=values["height"],
-        seed=values["seed"],
-        sigmas=values["sigmas"],
-        tile=values.get("tile"),
-    )
-    result = pipeline.generate(request)
-    if values.get("save"):
-        Image.fromarray(np.asarray(result.pictures[0].image)).save(values["save"])
+    """Values: those of a GenerateRequest, and where to `save` the first picture."""
+    save = values.pop("save", None)
+    result = pipeline.generate(GenerateRequest(**values))
+    if save:
+        Image.fromarray(np.asarray(result.pictures[0].image)).save(save)
     report = result.report
     stages = report["seconds"]
     encode = stages["encode"]
     seconds = {
         "load": sum(stages["load"].values()),
         "encode": sum(encode.values()),
-        "t5xxl": encode["t5xxl"],
+        "t5xxl": encode.get("t5xxl", 0.0),
         "denoise": stages["denoise"],
-        "steps": stages["steps"][0],
+        "steps": [step for group in stages["steps"] for step in group],
         "decode": stages["decode"],
         "total": stages["total"],
     }
-    memory = {"components": report["components"], "devices": report["devices"], "vae_tile": report["vae_tile"]}
-    return {"seconds": seconds, "memory": memory}
+    parts = ("components", "devices", "vae_tile", "batch_rows")
+    return {"seconds": seconds, "memory": {part: report.get(part) for part in parts}}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """stable-diffusion.cpp, as it comes inside the wheel cyllama-vulkan, answering for `side.Side`.
 
-Settings that make its pictures equal to relight's: `custom_sigmas`, Euler, cfg_scale 1, rng `cuda` (Philox by seed),
-one chunk of 256 T5 tokens (so prompts of at most 255), no VAE tiling.
+Settings that make its pictures equal to relight's: `custom_sigmas`, the same sampler, rng `cuda` (Philox by seed), no
+VAE tiling; for FLUX.1 one chunk of 256 T5 tokens (so prompts of at most 255), for SDXL a negative prompt that is not
+empty or cfg_scale 1; prompts without a comma among the last 20 tokens before a chunk of 75 is full.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import Any
 from sdcpp_log import PictureLog
 from side import Values, serve
 
+SAMPLERS = {"euler": "EULER", "euler_ancestral": "EULER_A", "dpmpp_2m": "DPMPP2M", "heun": "HEUN", "dpm2": "DPM2"}
+
 
 class StableDiffusionCpp:
-    """Settings: `files` by component, `threads`, `backend`, `max_vram`, `flash`, `conv_direct`, `tile` (latent pixels).
+    """Settings: `files` by component (FLUX.1) or `model`, a checkpoint; `threads`, `backend`, `max_vram`, `flash`,
+    `conv_direct` (of the autoencoder), `unet_direct`, `tile` (latent pixels).
 
     Weights are loaded with the first picture, as that library does.
     """
@@ -31,15 +35,20 @@ class StableDiffusionCpp:
         self.context = sd.SDContext(self._parameters(settings))
 
     def _parameters(self, settings: Values) -> Any:
-        p, files = self.sd.SDContextParams(), settings["files"]
-        p.diffusion_model_path = files["diffusion"]
-        p.clip_l_path, p.t5xxl_path, p.vae_path = files["clip_l"], files["t5xxl"], files["vae"]
+        p = self.sd.SDContextParams()
+        if "model" in settings:
+            p.model_path = settings["model"]
+        else:
+            files = settings["files"]
+            p.diffusion_model_path = files["diffusion"]
+            p.clip_l_path, p.t5xxl_path, p.vae_path = files["clip_l"], files["t5xxl"], files["vae"]
         p.n_threads = settings["threads"]
         p.rng_type = self.sd.RngType.CUDA
         p.auto_fit = False
         p.backend = settings["backend"]
         p.diffusion_flash_attn = settings.get("flash", False)
         p.vae_conv_direct = settings.get("conv_direct", False)
+        p.diffusion_conv_direct = settings.get("unet_direct", False)
         if settings.get("max_vram"):
             p.max_vram = str(settings["max_vram"])
         return p
@@ -51,19 +60,21 @@ class StableDiffusionCpp:
     def picture(self, values: Values) -> Values:
         self.log = PictureLog()
         started = time.perf_counter()
-        (image,) = self.context.generate_with_params(self._request(values))
+        images = self.context.generate_with_params(self._request(values))
         seconds = time.perf_counter() - started
         if values.get("save"):
-            image.save(values["save"])
+            images[0].save(values["save"])
         memory = {"compute_bytes": self.log.compute_bytes, "params_bytes": self.log.params_bytes}
         return {"seconds": self.log.seconds | {"total": round(seconds, 4)}, "memory": memory}
 
     def _request(self, values: Values) -> Any:
         g = self.sd.SDImageGenParams()
         g.prompt, g.width, g.height, g.seed = values["prompt"], values["width"], values["height"], values["seed"]
+        g.negative_prompt, g.batch_count = values.get("negative_prompt", ""), values.get("batch", 1)
+        g.clip_skip = values.get("clip_skip", -1)
         sample = g.sample_params
-        sample.sample_method = self.sd.SampleMethod.EULER
-        sample.cfg_scale = 1.0
+        sample.sample_method = getattr(self.sd.SampleMethod, SAMPLERS[values.get("sampler", "euler")])
+        sample.cfg_scale = values.get("cfg_scale", 1.0)
         sample.sample_steps = len(values["sigmas"]) - 1
         sample.custom_sigmas = values["sigmas"]
         if self.tile:
