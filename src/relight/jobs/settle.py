@@ -61,8 +61,8 @@ def settle(request: GenerateRequest, checked: Checked) -> Settled:
     usual = defaults.defaults(family.name, files.name, distilled=distilled)
     named = names.sampler(request.sampler) if request.sampler else None
     sampler = named.name if named else usual.sampler
-    schedule = names.schedule(request.schedule) if request.schedule else (named and named.schedule) or usual.schedule
-    schedule = schedule or names.automatic(sampler)
+    asked = names.schedule(request.schedule) if request.schedule else None
+    schedule = asked or (named and named.schedule) or usual.schedule or names.automatic(sampler)
     width, height = request.width or usual.side, request.height or usual.side
     latent_space.latent_shape(family.name, width, height)
 
