@@ -43,10 +43,10 @@ class Block:
         """Raises ModelFileError for sizes that are not the weight's."""
         layer = self.layer
         kernel = self.shape[1:] if layer.mid is None else (self.shape[1], *(1 for _ in self.shape[2:]))
-        fits = _plain(layer.down.shape[1:]) == _plain(kernel) and _plain(layer.up.shape) == (self.rows, layer.rank)
-        if layer.mid is not None and layer.mid.shape[2:] != self.shape[2:]:
-            fits = False
-        if not fits:
+        needed = [(layer.down.shape[1:], kernel), (layer.up.shape, (self.rows, layer.rank))]
+        if layer.mid is not None:
+            needed.append((layer.mid.shape[2:], self.shape[2:]))
+        if any(_plain(given) != _plain(wanted) for given, wanted in needed):
             theirs = f"{list(layer.up.shape)} by {list(layer.down.shape)}"
             raise ModelFileError(
                 f"{self.file.path}: is a LoRA for {self.file.family}, not for this model: {layer.name} is {theirs}, "
@@ -80,13 +80,13 @@ class Block:
 
     @cached_property
     def exponent(self) -> int:
-        """Of the power of two that goes from `down` into `up`, so that both have about the same range, F16 being poor in
-        small numbers. Raises ModelFileError for values that are not finite."""
+        """Of the power of two that goes from `down` into `up`, so that their ranges are alike: F16 is poor in small
+        numbers. Raises ModelFileError for values that are not finite."""
         sizes = [float(np.abs(values).max()) for values in (self._plain_down(), self._plain_up() * self.strength)]
         if not math.sqrt(sizes[0] * sizes[1]) <= LARGEST:
             raise ModelFileError(
-                f"{self.file.path}: {self.layer.name} has values up to {max(sizes)} at strength {self.strength:.4g}; "
-                f"the file is damaged, or the strength too large"
+                f"{self.file.path}: {self.layer.name} has values up to {sizes[0]} and, at strength "
+                f"{self.strength:.4g}, {sizes[1]}; the file is damaged, or the strength too large"
             )
         return round(math.log2(sizes[0] / sizes[1]) / 2) if min(sizes) > 0 else 0
 
