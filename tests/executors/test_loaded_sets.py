@@ -104,6 +104,16 @@ def test_a_weight_of_no_set_is_refused_by_name(executor: Executor, base: tuple[C
         executor.compile(network(), [], OPTIONS)
 
 
+def test_a_source_that_has_none_of_the_weights_is_an_empty_load(executor: Executor) -> None:
+    """A LoRA that changes the text encoder alone, say."""
+    whole = executor.load((network(),), ArraySource(BASE | EXTRAS[0]))
+    nothing = executor.load((network(),), ArraySource({"elsewhere.weight": array(4, 4)}))
+    assert nothing.nbytes == 0
+    assert run(executor, [whole, nothing]).shape == (1, 8, 11, 96)
+    nothing.close()
+    whole.close()
+
+
 def test_the_count_of_each_load_is_its_own() -> None:
     null = NullExecutor()
     loads = [null.load((network(),), ArraySource(part)) for part in (BASE, EXTRAS[0])]
