@@ -44,6 +44,17 @@ THINGS = {
     "t-shirt": "1F455", "dress": "1F457", "cap": "1F9E2", "fish": "1F41F", "mushroom": "1F344", "ribbon": "1F380",
     "gem": "1F48E", "bell": "1F514", "scarf": "1F9E3", "handbag": "1F45C", "backpack": "1F392", "bird": "1F426",
 }  # fmt: skip
+CROWD = 4  # concepts with a keyword, of which it then asks for none
+OWNERS = {
+    "angry": "angry face", "ball": "soccer ball", "beer": "beer mug", "bow": "ribbon", "cake": "birthday cake",
+    "cry": "crying face", "email": "e-mail", "flowers": "bouquet", "happy": "grinning face", "hat": "top hat",
+    "home": "house", "kiss": "kiss mark", "laugh": "face with tears of joy", "light": "light bulb",
+    "lol": "face with tears of joy", "mail": "envelope", "moon": "crescent moon", "music": "musical note",
+    "ocean": "water wave", "plane": "airplane", "police": "police car", "rain": "cloud with rain",
+    "sleep": "sleeping face", "snow": "snowflake", "toy": "teddy bear", "tree": "deciduous tree",
+    "truck": "delivery truck", "water": "droplet", "winter": "snowflake", "xmas": "christmas tree",
+}  # fmt: skip
+MORE_COLOUR_WORDS = {"grey", "gold", "golden", "silver"}
 COLOUR_WORDS = (*SHAPE_COLOURS, "brown", "black", "white", "light blue")
 
 
@@ -125,10 +136,14 @@ def plain_concepts(sets: Sets) -> list[dict[str, Any]]:
             chosen.append({"name": clean(label), "hexcode": emoji["hexcode"], "words": words_of(sets, emoji)})
     count = Counter(word for concept in chosen for word in concept["words"])
     names = {concept["name"] for concept in chosen}
-    owner = {word: owner_of(word, chosen) for word in count if word not in names and len(word) > 2}
+    if unknown := set(OWNERS.values()) - names:
+        raise SystemExit(f"OWNERS names no concept: {sorted(unknown)}")
+    free = [word for word in count | OWNERS if word not in names and word not in SHAPES and len(word) > 2]
+    owner = {word: owner_of(word, chosen) for word in free}
     for concept in chosen:
         words = concept["words"]
-        concept["aliases"] = [w for w in words if w in owner and owner[w] == concept["name"]]
+        given = [word for word, name in OWNERS.items() if name == concept["name"] and word not in words]
+        concept["aliases"] = given + [w for w in words if w in owner and owner[w] == concept["name"]]
         concept["words"] = [w for w in words if 1 < count[w] <= 40 and w not in concept["name"]]
         concept["aliases"] += [
             name for name, code in THINGS.items() if code == concept["hexcode"] and name not in names
@@ -137,11 +152,20 @@ def plain_concepts(sets: Sets) -> list[dict[str, Any]]:
     return list(by_name.values())
 
 
-def owner_of(word: str, concepts: list[dict[str, Any]]) -> str:
-    """The one concept that a keyword alone asks for: whose name ends in it, else which lists it first."""
-    holders = [concept for concept in concepts if word in concept["words"]]
-    by_name = [c["name"] for c in holders if c["name"].split()[-1] == word]
-    return by_name[0] if by_name else min(holders, key=lambda c: c["words"].index(word))["name"]
+def owner_of(word: str, concepts: list[dict[str, Any]]) -> str | None:
+    """The one concept that a keyword alone asks for, or None: a colour asks for nothing, nor does a keyword of four or
+    more that is in no name. Of those whose name ends in it or, failing those, has it, the shortest named; of no more
+    than three others the one that lists it first."""
+    if word in OWNERS or word in COLOURS or word in MORE_COLOUR_WORDS:
+        return OWNERS.get(word)
+    holders = sorted((c for c in concepts if word in c["words"]), key=lambda c: c["words"].index(word))
+    ending = [c for c in holders if c["name"].split()[-1] == word]
+    having = ending or [c for c in holders if word in c["name"].split()]
+    if having:
+        fewest = min(len(c["name"].split()) for c in having)
+        shortest = [c["name"] for c in having if len(c["name"].split()) == fewest]
+        return shortest[0] if ending or len(shortest) == 1 else None
+    return holders[0]["name"] if len(holders) < CROWD else None
 
 
 def words_of(sets: Sets, emoji: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 Padding tokens are alike, so in training a few stand for many: each of EXTRA tokens after the first TOKENS speaks for a
 stretch of the padding, and counts as often in attention (the logarithm of its length is added to every score). One
-forward pass then takes 28 text tokens instead of 256.
+forward pass then takes 32 text tokens instead of 256.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 import tarfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ import torch
 from torch import Tensor
 
 from relight.models.tokenizers import CLIP_END, CLIP_START, T5_END, ClipTokenizer, T5Tokenizer, clip_pieces
+from relight.weights.gguf import read_gguf
+from relight.weights.mapped import MappedFile
 
-TOKENS, EXTRA = 20, 8
+PREFIX = "tokenizer.ggml."
+TOKENS, EXTRA = 24, 8
 LENGTHS = (256,) * 7 + (64, 128, 512)  # text tokens that training pretends to
 NEVER = -1e4
 
@@ -27,18 +31,32 @@ NEVER = -1e4
 def vocabulary(archive: tarfile.TarFile) -> dict[str, Any]:
     """The `tokenizer.ggml.*` metadata of the pack's vocabulary."""
     content = json.load(archive.extractfile("vocabulary.json"))
-    return {
-        "tokenizer.ggml.model": "t5",
-        "tokenizer.ggml.tokens": content["tokens"],
-        "tokenizer.ggml.scores": np.array(content["scores"], np.float32),
-        "tokenizer.ggml.token_type": np.array(content["token_type"], np.int32),
-        "tokenizer.ggml.precompiled_charsmap": np.frombuffer(archive.extractfile("charsmap.bin").read(), np.int8),
-        "tokenizer.ggml.add_space_prefix": True,
-        "tokenizer.ggml.remove_extra_whitespaces": True,
-        "tokenizer.ggml.eos_token_id": 1,
-        "tokenizer.ggml.unknown_token_id": 2,
-        "tokenizer.ggml.padding_token_id": 0,
+    return described(**content, charsmap=np.frombuffer(archive.extractfile("charsmap.bin").read(), np.int8))
+
+
+def vocabulary_of(model: Path) -> dict[str, Any]:
+    """The same from a trained T5, which knows no other vocabulary."""
+    known = {key.removeprefix(PREFIX): value for key, value in read_gguf(MappedFile(model)).metadata.items()}
+    charsmap = np.array(known["precompiled_charsmap"], np.int8)
+    return described(known["tokens"], known["scores"], known["token_type"], charsmap)
+
+
+def described(
+    tokens: Sequence[str], scores: Sequence[float], token_type: Sequence[int], charsmap: np.ndarray
+) -> dict[str, Any]:
+    content = {
+        "model": "t5",
+        "tokens": list(tokens),
+        "scores": np.array(scores, np.float32),
+        "token_type": np.array(token_type, np.int32),
+        "precompiled_charsmap": charsmap,
+        "add_space_prefix": True,
+        "remove_extra_whitespaces": True,
+        "eos_token_id": 1,
+        "unknown_token_id": 2,
+        "padding_token_id": 0,
     }
+    return {PREFIX + key: value for key, value in content.items()}
 
 
 class Tokenizers:
