@@ -136,7 +136,7 @@ def test_unet_reads_the_same_from_diffusers_and_compvis(network: str, tmp_path: 
 def test_a_tensor_of_diffusers_keeps_its_values_under_its_new_name(tmp_path: Path) -> None:
     """Each holds two numbers of its own; the first attention's shape is looked at, so it has two axes."""
     first = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-    values = {name: np.float32([i, -i]) for i, name in enumerate(PUBLISHED["sdxl_unet"])}
+    values = {name: np.array([i, -i], np.float32) for i, name in enumerate(PUBLISHED["sdxl_unet"])}
     sources = [
         TensorSource(name, (1, 2) if name == first else (2,), "F32", array.tobytes) for name, array in values.items()
     ]

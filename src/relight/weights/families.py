@@ -154,6 +154,8 @@ def language_model(shapes: Shapes, names_as: str, prefix: str) -> Told | None:
     return None if prefix else Told("language model", "language model")
 
 
+CROSS_KEYS = re.compile(r"attn2[._](processor\.)?to_[kv][._]")
+INWARD = re.compile(r"down|lora_A|hada_w1_b")
 LORA_ENDINGS = re.compile(
     r".*\.(lora_(A|B|down|up)(\.\w+)?(\.weight)?|lora\.(down|up)\.weight|\w+_lora\.(down|up)\.weight"
     r"|hada_w[12]_[ab]|lokr_w[12](_[ab])?)"
@@ -172,7 +174,7 @@ def _lora_model(shapes: Shapes) -> str:
     if any(re.search(r"(double|single)_blocks|single_transformer_blocks|add_[kqv]_proj", name) for name in shapes):
         return "flux"
     for name, shape in shapes.items():
-        if re.search(r"attn2[._]to_[kv]\b|attn2_to_[kv]\.", name) and re.search(r"down|lora_A|hada_w1_b", name):
+        if CROSS_KEYS.search(name) and INWARD.search(name):
             if len(shape) > 1 and shape[1] in BY_CONTEXT:
                 return BY_CONTEXT[shape[1]][1]
     if any(name.startswith(("lora_te2_", "lora_te1_", "text_encoder_2.")) for name in shapes):

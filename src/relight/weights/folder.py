@@ -48,7 +48,7 @@ class Components:
     `family` is one of FAMILIES, `files` the chosen files by kind. `prediction` is what its UNet predicts: `eps`, `v`,
     or None where nothing says. `tokenizers` are T5 `tokenizer.json` files, the likeliest first. `others` are the files
     that could take each kind's place, best first; `extras` the networks a model is used with (EXTRAS). `unreadable`
-    says why a file was passed over.
+    says why a file was passed over, `titles` what every other holds.
     """
 
     path: Path
@@ -59,6 +59,7 @@ class Components:
     others: Mapping[str, tuple[Files, ...]] = field(default_factory=dict)
     extras: Mapping[str, tuple[Files, ...]] = field(default_factory=dict)
     unreadable: Mapping[Path, str] = field(default_factory=dict)
+    titles: Mapping[Files, str] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -151,6 +152,7 @@ def _choose(path: Path, files: list[Path], identities: list[Identity], unreadabl
         others={kind: paths for kind, paths in rest.items() if paths},
         extras={kind: ranked[kind] for kind in EXTRAS if kind in ranked},
         unreadable=unreadable,
+        titles={identity.paths: identity.family for identity in identities},
     )
 
 

@@ -200,7 +200,7 @@ def describe(identity: Identity) -> list[str]:
     files = f" in {len(identity.paths)} shards" if len(identity.paths) > 1 else ""
     lines = [
         f"{identity.paths[0]}{files}: {identity.family}",
-        f"  {identity.container}, {_gib(identity.file_bytes)}, {identity.tensors} tensors, "
+        f"  {identity.container}, {gib(identity.file_bytes)}, {identity.tensors} tensors, "
         f"{_count(identity.parameters)} parameters",
     ]
     for component in identity.components:
@@ -215,7 +215,7 @@ def _describe_component(component: Component) -> list[str]:
     names_as = f", names as {component.names_as} writes them" if component.names_as else ""
     prefix = f" after {component.prefix!r}" if component.prefix else ""
     use = f"use as --{component.kind.replace('_', '-')}" if component.usable else "relight does not run it"
-    amount = f"{component.tensors} tensors, {_count(component.parameters)} parameters, {_gib(component.bytes)}"
+    amount = f"{component.tensors} tensors, {_count(component.parameters)} parameters, {gib(component.bytes)}"
     lines = [f"  {component.family} ({component.kind}): {amount}{names_as}{prefix}; {use}"]
     if component.sizes:
         lines.append("    sizes: " + ", ".join(f"{name} {size}" for name, size in component.sizes.items()))
@@ -229,10 +229,10 @@ def _describe_component(component: Component) -> list[str]:
 
 
 def _format_line(formats: Mapping[str, FormatUse]) -> str:
-    return ", ".join(f"{name} {use.tensors} tensors {_gib(use.bytes)}" for name, use in formats.items())
+    return ", ".join(f"{name} {use.tensors} tensors {gib(use.bytes)}" for name, use in formats.items())
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
