@@ -253,14 +253,14 @@ def test_layers_without_a_place_are_named_with_their_file(tmp_path: Path) -> Non
     assert sorted(beside.unmatched) == ["0.safetensors: bundle_emb.cat", "0.safetensors: lora_unet_nobody"]
 
 
-UNETS = {"SD 1.x": SD15, "SD 2.x": SD21, "SDXL": SDXL}
+UNETS = {"Stable Diffusion 1.x": SD15, "Stable Diffusion 2.x": SD21, "SDXL": SDXL}
 BY_DIFFUSERS = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 BY_COMPVIS = "lora_unet_input_blocks_8_1_transformer_blocks_9_attn2_to_k"
 FOREIGN = {
     "SDXL": pair(BY_COMPVIS, 1280, 2048),
-    "SD 2.x": pair(BY_DIFFUSERS, 320, 1024),
-    "SD 1.x": pair(BY_DIFFUSERS, 320, 768),
-    "FLUX": pair("lora_unet_double_blocks_0_img_attn_qkv", 48, 16),
+    "Stable Diffusion 2.x": pair(BY_DIFFUSERS, 320, 1024),
+    "Stable Diffusion 1.x": pair(BY_DIFFUSERS, 320, 768),
+    r"FLUX\.1": pair("lora_unet_double_blocks_0_img_attn_qkv", 48, 16),
 }
 
 

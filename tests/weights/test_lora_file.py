@@ -143,11 +143,11 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
 
 
 FAMILIES = {
-    "SD 1.x": {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": (320, 768)},
-    "SD 2.x": {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (320, 1024)},
+    "Stable Diffusion 1.x": {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": (320, 768)},
+    "Stable Diffusion 2.x": {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (320, 1024)},
     "SDXL": {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k": (640, 2048)},
-    "FLUX": {"transformer.single_transformer_blocks.0.attn.to_q": (3072, 3072)},
-    "another model": {"lora_te_text_model_encoder_layers_0_mlp_fc1": (3072, 768)},
+    "FLUX.1": {"transformer.single_transformer_blocks.0.attn.to_q": (3072, 3072)},
+    "another model": {"somewhere_else": (3072, 768)},
 }
 
 

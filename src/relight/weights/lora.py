@@ -16,8 +16,9 @@ import numpy as np
 
 from relight.errors import ModelFileError, RequestError
 from relight.graph import WeightIndex
+from relight.weights.families import BY_CONTEXT, TITLES
 from relight.weights.formats import nbytes
-from relight.weights.lora_file import CROSS_ATTENTION, Layer, LoraFile, open_lora
+from relight.weights.lora_file import Layer, LoraFile, open_lora
 from relight.weights.lora_names import BACKBONE, ROLES, FindTarget, Target, role_of, target_finder
 from relight.weights.stored import Made, StoredTensor
 
@@ -248,7 +249,8 @@ def _in_order(blocks: list[Block]) -> tuple[Block, ...]:
 
 
 def _family(kind: str, index: WeightIndex) -> str:
-    if kind == "unet":
-        widths = (index.shape(name)[1] for name in index if name.endswith("attn2.to_k.weight"))
-        return CROSS_ATTENTION.get(next(widths, 0), "another UNet")
-    return "FLUX" if kind == "diffusion" else kind
+    if kind != "unet":
+        return TITLES["flux"] if kind == "diffusion" else kind
+    widths = (index.shape(name)[1] for name in index if name.endswith("attn2.to_k.weight"))
+    _, model = BY_CONTEXT.get(next(widths, 0), ("", ""))
+    return TITLES[model] or "another UNet"

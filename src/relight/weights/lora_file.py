@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from relight.errors import ModelFileError
+from relight.weights import families
 from relight.weights.container import Container, open_container
 from relight.weights.formats import FORMATS
-from relight.weights.lora_names import flat, role_of
+from relight.weights.lora_names import role_of
 from relight.weights.mapped import Entry
 from relight.weights.quants import to_float32
 
@@ -49,9 +50,6 @@ OTHER = re.compile(
     r"|set_weight|w_norm|b_norm)(?=\.|$))"
 )
 
-CROSS_ATTENTION = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
-"""Families of UNets by the width of the text they read."""
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -79,7 +77,7 @@ class LoraFile:
         self.path = container.path
         self.identity = (str(container.path), container.file.size, container.path.stat().st_mtime_ns)
         self.layers, self.unread = layers, unread
-        self.family = _family(layers)
+        self.family = _family(container)
         self._container = container
 
     @property
@@ -202,11 +200,6 @@ def _json(text: str, path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _family(layers: Mapping[str, Layer]) -> str:
-    for name, layer in layers.items():
-        short = flat(name)
-        if "double_blocks_" in short or "single_blocks_" in short or "single_transformer_blocks_" in short:
-            return "FLUX"
-        if short.endswith("attn2_to_k"):
-            return CROSS_ATTENTION.get(layer.down.shape[1], "another UNet")
-    return "SDXL" if any(name.startswith("lora_te2_") for name in layers) else "another model"
+def _family(container: Container) -> str:
+    told = families.lora({name: entry.shape for name, entry in container.entries.items()})
+    return families.TITLES[told.model] if told and told.model else "another model"
