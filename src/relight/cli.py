@@ -122,6 +122,9 @@ def add_engine_options(g: Any) -> None:
         "--convolution", choices=["auto", "direct", "im2col"], default="auto", help="how ggml computes convolutions"
     )
     g.add_argument(
+        "--no-checks", action="store_true", help="do not look at what came out (for models of random weights)"
+    )
+    g.add_argument(
         "--precision", choices=["auto", "f32", "bf16", "int8", "int4"], default="auto", help="of OpenVINO's arithmetic"
     )
 
@@ -264,4 +267,5 @@ def engine_settings(a: argparse.Namespace) -> Any:
         threads=a.threads,
         options=CompileOptions(attention=a.attention, convolution=a.convolution, precision=a.precision),
         profile=pretended(os.environ),
+        check_results=not a.no_checks,
     )

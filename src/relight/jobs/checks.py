@@ -16,6 +16,7 @@ from relight.graph.tensor import ShapeError
 from relight.jobs.request import ModelFiles
 from relight.models import clip, flux, t5, unet, vae
 from relight.models.tokenizers import ClipTokenizer, T5Tokenizer, TokenIds
+from relight.prompts import parse, sequence
 from relight.sampling import latents
 from relight.weights.checkpoint import Checkpoint, open_component
 from relight.weights.embeddings import load_embedding
@@ -27,10 +28,11 @@ UNET_CHANNELS, INPAINTING_CHANNELS = 4, 9
 
 @dataclass(frozen=True)
 class FluxTokens:
-    """A prompt as both text encoders of FLUX take it."""
+    """A prompt as both text encoders of FLUX take it, with the weight of each of T5's tokens [T]."""
 
     clip: TokenIds
     t5: TokenIds
+    weights: np.ndarray
 
 
 class Checked:
@@ -103,7 +105,7 @@ class Checked:
 
     def flux_tokens(self, prompt: str, length: int) -> FluxTokens:
         """Raises RequestError for text that is not Unicode, ModelFileError where a vocabulary has too few rows."""
-        found = FluxTokens(self.clip_tokenizer.encode(prompt), self.t5_tokenizer.encode(prompt, length))
+        found = FluxTokens(self.clip_tokenizer.encode(plain(prompt)), *sequence(prompt, self.t5_tokenizer, length))
         self.check_ids("clip_l", found.clip.ids)
         self.check_ids("t5xxl", found.t5.ids)
         return found
@@ -127,6 +129,11 @@ class Checked:
         return vectors
 
 
+def plain(prompt: str) -> str:
+    """A prompt without what says how much its parts weigh."""
+    return " ".join("".join(piece.text for piece in part) for part in parse(prompt))
+
+
 def dashed(kind: str) -> str:
     return kind.replace("_", "-")
 
@@ -141,8 +148,8 @@ def unet_widths(files: ModelFiles, config: unet.UnetConfig | None) -> dict[str, 
     assert config is not None
     if config.in_channels not in (UNET_CHANNELS, INPAINTING_CHANNELS):
         raise ModelFileError(
-            f"{files.paths['unet'][0]}: takes {config.in_channels} channels; relight runs UNets of {UNET_CHANNELS} and, "
-            f"for inpainting, {INPAINTING_CHANNELS}"
+            f"{files.paths['unet'][0]}: takes {config.in_channels} channels; relight runs UNets of {UNET_CHANNELS}, "
+            f"and of {INPAINTING_CHANNELS} for inpainting"
         )
     if len(files.family.text) > 1:
         return {"vae": config.out_channels}  # the widths of the encoders add up, and each is told by its kind

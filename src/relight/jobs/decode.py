@@ -10,11 +10,12 @@ import numpy as np
 
 from relight.errors import ExecutorError, OutOfDeviceMemory, RuinedPicture, WorkerLost
 from relight.images import verdict
+from relight.images.region import Region
 from relight.images.resize import resize_image
 from relight.jobs.events import Warned
 from relight.jobs.run import Run
 from relight.jobs.settle import Pass
-from relight.models.tiling import SMALLEST_TILE
+from relight.models.tiling import SCALE, SMALLEST_TILE, tile_plan
 from relight.sampling import latents as latent_space
 
 GIVES_WAY = (ExecutorError, OutOfDeviceMemory, WorkerLost)
@@ -60,15 +61,16 @@ class Decoding:
             last = number + 1 == len(ways)
             try:
                 image = decode_once(run, which, latents, picture, way)
-                judged = verdict.judge_picture(image)
+                judged = judge(run, which, image, latents, way)
             except GIVES_WAY as error:
                 if last or isinstance(error, WorkerLost):
                     raise
                 wrong = str(error)
             else:
+                if judged is None:
+                    return image
                 if not judged.certain:
-                    if judged.message:
-                        run.tell(Warned(f"picture {picture + 1} looks odd: {judged.message}"))
+                    run.tell(Warned(f"picture {picture + 1} looks odd: {judged.message}"))
                     return image
                 wrong = judged.message
                 if last:
@@ -81,6 +83,17 @@ class Decoding:
         raise AssertionError("there is always a last way")
 
 
+def judge(run: Run, which: Pass, image: np.ndarray, latents: np.ndarray, way: Way) -> verdict.Verdict | None:
+    if not run.fleet.settings.check_results:
+        return None
+    plan = tile_plan(*which.latent_size, way.tile)
+    tiles = [
+        Region(tile.columns.start * SCALE, tile.rows.start * SCALE, tile.columns.stop * SCALE, tile.rows.stop * SCALE)
+        for tile in plan
+    ]
+    return verdict.judge_picture(image, latents, tiles if len(tiles) > 1 else ())
+
+
 def decode_once(run: Run, which: Pass, latents: np.ndarray, picture: int, way: Way) -> np.ndarray:
     component = run.request.decode_with
     if component == "vae":
@@ -88,14 +101,14 @@ def decode_once(run: Run, which: Pass, latents: np.ndarray, picture: int, way: W
         run.fleet.open("vae", way.device, convolution=way.convolution)
     sizes = run.sizes(which) | {"tile": way.tile}
     run.load(component, sizes)
-    return run.call("decode", component, sizes, {"latents": latents}, picture)["image"]
+    return run.call("decode", component, sizes, {"latents": latents}, run.advanced(picture))["image"]
 
 
 def enlarge(run: Run, image: np.ndarray, picture: int) -> np.ndarray:
     """Through the upscaler's file: [H W 3] -> [sH sW 3], s its own scale."""
     sizes = {"image_height": image.shape[0], "image_width": image.shape[1]}
     run.load("upscaler", sizes)
-    return run.call("upscale", "upscaler", sizes, {"image": image}, picture)["image"]
+    return run.call("upscale", "upscaler", sizes, {"image": image}, run.advanced(picture))["image"]
 
 
 def by_factor(run: Run, image: np.ndarray, factor: float, picture: int) -> np.ndarray:

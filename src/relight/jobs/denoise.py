@@ -11,7 +11,7 @@ import numpy as np
 
 from relight.errors import RuinedPicture
 from relight.images import verdict
-from relight.jobs.events import Advanced, Previewed
+from relight.jobs.events import Advanced, Previewed, Warned
 from relight.jobs.run import Run
 from relight.jobs.settle import Pass
 from relight.jobs.text import Conditions
@@ -53,28 +53,30 @@ def denoise(
                 for control in run.request.controls
             ],
         }
-        with run.clock.measure("denoise"):
-            answer = run.fleet.call(
-                "diffusion",
-                "run",
-                run.sizes(which),
-                {**prompt.arrays, **start()},
-                on_step(run, first, len(seeds)),
-                **values,
-            )
-        latents = answer.arrays["latents"]
-        for one in latents:
-            if (judged := verdict.judge_latents(one)).certain:
-                raise RuinedPicture(
-                    f"denoising gave {judged.message}: the weights are damaged or the device computes wrongly (try "
-                    "--backend diffusion=cpu to tell which)"
-                )
+        arrays = {**prompt.arrays, **start()}
+        latents = run.call("denoise", "diffusion", run.sizes(which), arrays, on_step(run, first), **values)["latents"]
+        if run.fleet.settings.check_results:
+            for i, one in enumerate(latents):
+                look_at(run, first + i, one)
         return latents
 
     return run.submit("diffusion", task)
 
 
-def on_step(run: Run, first: int, pictures: int) -> Callable[[dict[str, Any]], None]:
+def look_at(run: Run, picture: int, latents: np.ndarray) -> None:
+    """Raises RuinedPicture for what no picture can come of; tells what is odd."""
+    judged = verdict.judge_latents(latents)
+    if judged is None:
+        return
+    if judged.certain:
+        raise RuinedPicture(
+            f"picture {picture + 1} is ruined: {judged.message}. The weights are damaged, the settings ask for it "
+            "(steps, sampler, cfg scale), or the device computes wrongly: --backend diffusion=cpu tells which"
+        )
+    run.tell(Warned(f"picture {picture + 1} looks odd: {judged.message}"))
+
+
+def on_step(run: Run, first: int) -> Callable[[dict[str, Any]], None]:
     """Tells of each step, and shows what the pictures are taken for where that was asked."""
     seconds = run.clock.steps_of(first)
 

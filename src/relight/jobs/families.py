@@ -1,4 +1,4 @@
-"""The families of models relight makes pictures with: their components, and what their users expect unless they say so."""
+"""The families of models relight makes pictures with, and what components each has."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,8 +24,8 @@ from relight.workers.protocol import Message
 HEADROOM_BYTES = GIB // 4
 """Left to the driver and the desktop of what the device says is free."""
 ON_OPENVINO = {"t5xxl": 20_000_000, "vae": 20_000_000, "vae_encoder": 20_000_000, "taesd": 500_000, "upscaler": 100_000}
-"""T5 and networks of convolutions, from so many parameters on: a smaller one is run in the second that OpenVINO takes to
-load and to compile."""
+"""T5 and networks of convolutions, from so many parameters on: a smaller one is run in the second that OpenVINO takes
+to load and to compile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class EngineSettings:
     """How to run, as opposed to what to make.
 
     `backend` as `--backend` takes it; `max_vram_bytes` bounds what is allocated on the GPU; `threads` of each CPU
-    executor (None: physical cores); `profile` is a card to pretend to have.
+    executor (None: physical cores); `profile` is a card to pretend to have. `check_results` looks at what comes out.
     """
 
     backend: str | None = None
@@ -41,6 +41,7 @@ class EngineSettings:
     threads: int | None = None
     options: CompileOptions = CompileOptions()
     profile: Profile | None = None
+    check_results: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class Fleet:
         self.closed = False
         self.loras: dict[str, tuple[tuple[Path, float], ...]] = {}
         self.controls: dict[str, tuple[Path, ...]] = {}
+        self.use: dict[str, MemoryUse] = {}
         self._options: dict[str, CompileOptions] = {}
+        self._keeping: dict[str, bool] = {}
         self._cpu_executors: dict[str, str] = {}
 
     def worker(self, device: str) -> Worker:
@@ -83,11 +86,14 @@ class Fleet:
         """Run a task in the lane of the component's worker, after what was given to it before."""
         return self.lanes[worker_name(self.opened[component])].submit(task)
 
-    def drop_lost(self) -> bool:
-        """Forget workers that ended by themselves and what was open on them, so that it is opened anew; whether any.
-
-        Raises WorkerError when the fleet was closed."""
+    @property
+    def any_lost(self) -> bool:
+        """Whether a worker ended by itself. Raises WorkerError when the fleet was closed."""
         self._check_open()
+        return not all(worker.alive for worker in list(self.workers.values()))
+
+    def drop_lost(self) -> bool:
+        """Forget workers that ended by themselves and what was open on them, so that it is opened anew; whether any."""
         lost = {name for name, worker in self.workers.items() if not worker.alive}
         for name in lost:
             self.workers.pop(name).close()
@@ -96,16 +102,17 @@ class Fleet:
         self.opened = {c: executor for c, executor in self.opened.items() if worker_name(executor) not in lost}
         if self.gpu and self.gpu.name in lost:
             self.gpu = None
+        self._keeping = {device: keep for device, keep in self._keeping.items() if worker_name(device) not in lost}
         return bool(lost)
 
     def _check_open(self) -> None:
         if self.closed:
             raise WorkerError("the workers were ended with their pipeline; make a new one")
 
-    def cancel(self) -> None:
-        """Ask whatever runs to stop at its next step."""
+    def cancel(self, owner: object = None) -> None:
+        """Ask whatever runs (for `owner`) to stop at its next step."""
         for worker in list(self.workers.values()):
-            worker.cancel()
+            worker.cancel(owner)
 
     def find_gpu(self, named: set[str], *, needed: bool) -> Gpu | None:
         """The GPU to use: the named one, else the first real one; software devices only by name.
@@ -221,7 +228,20 @@ class Fleet:
         """Bytes the component would take there."""
         self.open(component, device)
         found = self.call(component, "measure", sizes).values
-        return MemoryUse(found["weights"], found["compute"])
+        self.use[component] = MemoryUse(found["weights"], found["compute"])
+        return self.use[component]
+
+    def make_room(self, device: str, keep: Collection[str], room: int) -> None:
+        """Close components on a device that are not to be kept, unless they fit in `room` bytes."""
+        others = [name for name, where in self.opened.items() if where == device and name not in keep]
+        if sum(self.use[name].total for name in others if name in self.use) > room:
+            for name in others:
+                self.close_component(name)
+
+    def keep_programs(self, device: str, keep: bool) -> None:
+        if self._keeping.get(device) != keep:
+            self.worker(device).call("keep_programs", {"executor": device, "keep": keep})
+            self._keeping[device] = keep
 
     def call(
         self,
@@ -230,20 +250,11 @@ class Fleet:
         sizes: Mapping[str, int],
         arrays: Mapping[str, np.ndarray] | None = None,
         on_event: Event | None = None,
+        owner: object = None,
         **values: Any,
     ) -> Message:
         everything = {"component": component, "sizes": dict(sizes), **values}
-        return self.worker(self.opened[component]).call(method, everything, arrays, on_event)
-
-    def report(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the workers say of their components and devices."""
-        components: dict[str, Any] = {}
-        devices: dict[str, Any] = {}
-        for worker in self.workers.values():
-            values = worker.call("report").values
-            components |= values["components"]
-            devices |= {name: used for name, used in values["devices"].items() if used}
-        return components, devices
+        return self.worker(self.opened[component]).call(method, everything, arrays, on_event, owner)
 
     def close(self, *, at_once: bool = False) -> None:
         """End the workers; `at_once` without waiting for what they do."""

@@ -22,7 +22,7 @@ FILES = {
     "clip_h": "CLIP-H text encoder (SD 2.x)",
     "t5xxl": "T5 XXL encoder (FLUX.1)",
     "vae": "autoencoder",
-    "taesd": "tiny autoencoder, for --taesd",
+    "taesd": "tiny autoencoder, for --decode-with taesd and previews",
     "upscaler": "ESRGAN-family upscaler, for --upscale and --hires-upscaler model",
 }
 
@@ -72,7 +72,9 @@ def add_picture(g: Any) -> None:
     g.add_argument(
         "--lora", action="append", default=[], metavar="NAME[:WEIGHT]", help="as <lora:NAME:WEIGHT> in the prompt"
     )
-    g.add_argument("--taesd", action="store_true", help="decode with the tiny autoencoder: quick and a little blurred")
+    g.add_argument(
+        "--decode-with", choices=["vae", "taesd"], default="vae", help="taesd: the tiny one, quick and a little blurred"
+    )
 
 
 def add_redraw(g: Any) -> None:
@@ -137,7 +139,7 @@ def request(a: argparse.Namespace, *, preview_every: int = 0) -> GenerateRequest
         loras=tuple(lora(text) for text in a.lora),
         controls=controls(a),
         upscale=a.upscale,
-        decode_with="taesd" if a.taesd else "vae",
+        decode_with=a.decode_with,
         preview_every=preview_every,
     )
 
@@ -176,7 +178,8 @@ def lora(text: str) -> Lora:
 def controls(a: argparse.Namespace) -> tuple[Control, ...]:
     if len(a.controlnet) != len(a.control_image):
         raise ConfigError(
-            f"--controlnet is given {len(a.controlnet)} times and --control-image {len(a.control_image)}: each needs the other"
+            f"--controlnet is given {len(a.controlnet)} times and --control-image {len(a.control_image)}: "
+            "each needs the other"
         )
     canny = None
     if a.canny is not None:

@@ -33,11 +33,22 @@ class Group:
     seeds: list[int]
 
 
-def make(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inpainting_network: bool) -> list[Picture]:
-    """Raises RelightError; what has begun is then told to stop.
+@dataclass(frozen=True, eq=False)
+class Submitted:
+    """A request whose tasks are all in their lanes."""
 
-    Latents of all pictures come first, then the decodes, which need another program on the device.
-    """
+    run: Run
+    images: list[Future[np.ndarray]]
+
+    def wait(self) -> list[Picture]:
+        """Raises RelightError; what has begun is then told to stop."""
+        self.run.finish()
+        return [Picture(image.result(), seed) for image, seed in zip(self.images, self.run.request.seeds, strict=True)]
+
+
+def submit(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inpainting_network: bool) -> Submitted:
+    """Put every stage into its lane. Latents of all pictures come first, then the decodes, which need another program
+    on the device."""
     settled, seeds = run.settled, run.request.seeds
     first = settled.passes[0]
     encoded = text.submit(run, plan)
@@ -66,8 +77,7 @@ def make(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inpai
         for done, group in zip(latents, groups, strict=True)
         for i in range(len(group.seeds))
     ]
-    run.finish()
-    return [Picture(image.result(), seed) for image, seed in zip(images, seeds, strict=True)]
+    return Submitted(run, images)
 
 
 def at_once(run: Run) -> int:

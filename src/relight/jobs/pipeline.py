@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,12 +18,12 @@ from relight.jobs.decode import Decoding
 from relight.jobs.enlarge import BY_MODEL, latent_method
 from relight.jobs.events import Listener, Planned, Warned
 from relight.jobs.fleet import EngineSettings, Fleet
-from relight.jobs.pictures import Picture, make
+from relight.jobs.pictures import Picture, submit
 from relight.jobs.report import report
 from relight.jobs.request import GenerateRequest, Lora, ModelFiles
 from relight.jobs.run import Run, sizes_of
 from relight.jobs.settle import Settled, settle
-from relight.jobs.text import text_stage
+from relight.jobs.text import TextPlan, text_stage
 from relight.models.tiling import tile_candidates
 from relight.planner.backends import parse
 from relight.planner.placement import GIB, Placement, place
@@ -50,7 +51,9 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self.text = text_stage(self.checked)
         self.decoding = Decoding()
         self._placements: dict[tuple[Any, ...], Placement] = {}
-        self._unfinished: list[Future[Any]] = []
+        self._arranging = threading.Lock()
+        self._arrangement: tuple[Any, ...] = ((), ())
+        self._runs: list[Run] = []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -58,29 +61,45 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self.fleet.close(at_once=error is not None)
 
     def generate(self, request: GenerateRequest, tell: Listener = lambda event: None) -> Result:
-        """All pictures of a request. `tell` is called from several threads. Raises RelightError."""
+        """All pictures of a request. `tell` is called from several threads, and so may this be: the stages of several
+        requests then run beside one another, each in its worker's turn. Raises RelightError."""
         request = request.with_seed()
         clock = Clock()
         settled = settle(request, self.checked)
         plan = self.text.plan(settled, tell)
-        wait([task for task in self._unfinished if not task.cancelled()])
-        if self.fleet.drop_lost():
+        with self._arranging, clock.measure("plan"):
+            run = self._arranged(settled, plan, clock, tell)
+            submitted = submit(run, self.text, plan, self.decoding, inpainting_network=self.checked.sees_mask)
+        pictures = submitted.wait()
+        loras = [{"name": lora.name, "weight": lora.weight} for lora in plan.loras]
+        return Result(pictures, report(run, loras))
+
+    def _arranged(self, settled: Settled, plan: TextPlan, clock: Clock, tell: Listener) -> Run:
+        """Everything where this request needs it. What is under way goes on beside it where nothing has to move, else
+        it is waited for."""
+        self._runs = [run for run in self._runs if not run.done]
+        if self.fleet.any_lost:
+            self._wait_for_all()
+            self.fleet.drop_lost()
             self._placements.clear()
-        with clock.measure("plan"):
+        arrangement = (plan.loras, tuple(control.path for control in settled.request.controls))
+        if arrangement != self._arrangement:
+            self._wait_for_all()
             self._adapt(plan.loras, tell)
-            placement = self._place(settled, plan.tokens)
+            self.fleet.use_controls(arrangement[1])
+            self._arrangement = arrangement
+        placement = self._place(settled, plan.tokens)
         tell(Planned(dict(placement.device), self._predicted(placement), explain(placement)))
         run = Run(self.fleet, settled, placement, plan.tokens, clock, tell)
-        self._unfinished = run.tasks
-        pictures = make(run, self.text, plan, self.decoding, inpainting_network=self.checked.sees_mask)
-        self._unfinished = []
-        loras = [{"name": lora.name, "weight": lora.weight} for lora in plan.loras]
-        return Result(pictures, report(self.fleet, settled, placement, clock, loras))
+        self._runs.append(run)
+        return run
+
+    def _wait_for_all(self) -> None:
+        wait([task for run in self._runs for task in run.tasks if not task.cancelled()])
 
     def _place(self, settled: Settled, tokens: int) -> Placement:
         """Settle where everything goes and open it there. Raises DoesNotFit."""
         fleet, request = self.fleet, settled.request
-        fleet.use_controls([control.path for control in request.controls])
         largest = settled.passes[-1]
         sizes = sizes_of(settled, largest, tokens)
         names = self._components(settled)
@@ -101,10 +120,11 @@ class Pipeline(AbstractContextManager["Pipeline"]):
                 batches=self._batches(settled),
             )
         placement = self._placements[key]
+        if gpu:
+            fleet.make_room(gpu.name, placement.device, gpu.budget - placement.peak_bytes(gpu.name))
+            fleet.keep_programs(gpu.name, placement.keep_programs)
         for component, device in placement.device.items():
             fleet.open(component, device)
-        if gpu:
-            fleet.worker(gpu.name).call("keep_programs", {"executor": gpu.name, "keep": placement.keep_programs})
         return placement
 
     def _beside(self) -> tuple[Any, ...]:

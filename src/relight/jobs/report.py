@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from relight.jobs.clock import Clock
-from relight.jobs.fleet import Fleet
+from relight.jobs.run import Run
 from relight.jobs.settle import Settled
-from relight.planner.placement import Placement
 
 
-def report(
-    fleet: Fleet, settled: Settled, placement: Placement, clock: Clock, loras: list[dict[str, Any]]
-) -> dict[str, Any]:
+def report(run: Run, loras: list[dict[str, Any]]) -> dict[str, Any]:
     """Settings as they were in force, bytes of each component and device, seconds of each stage."""
+    fleet, settled, placement = run.fleet, run.settled, run.placement
     request, last = settled.request, settled.passes[-1]
-    components, devices = fleet.report()
-    gpu = fleet.gpu
-    for name, used in devices.items():
-        if gpu and name == gpu.name:
-            used["predicted_bytes"] = placement.peak_bytes(name)
-            used["budget_bytes"] = gpu.budget
-            used["driver_bytes"] = gpu.free_bytes - used["free_bytes"]
+    gpu, devices = fleet.gpu, {name: dict(used) for name, used in run.devices.items()}
+    if gpu and gpu.name in devices:
+        devices[gpu.name] |= {
+            "predicted_bytes": placement.peak_bytes(gpu.name),
+            "budget_bytes": gpu.budget,
+            "driver_bytes": gpu.free_bytes - devices[gpu.name]["free_bytes"],
+        }
     return {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
@@ -42,9 +39,9 @@ def report(
         "loras": loras,
         "vae_tile": placement.tile,
         "batch_rows": placement.batch,
-        "components": components,
+        "components": run.components,
         "devices": devices,
-        "seconds": clock.report(),
+        "seconds": run.clock.report(),
     }
 
 

@@ -18,6 +18,7 @@ from relight.jobs.events import Advanced, Listener
 from relight.jobs.fleet import Fleet, worker_name
 from relight.jobs.settle import Pass, Settled
 from relight.planner.placement import Placement
+from relight.workers.process import Event
 
 WAIT_S = 0.2
 
@@ -31,7 +32,14 @@ class Run:
         self.fleet, self.settled, self.request = fleet, settled, settled.request
         self.placement, self.text_tokens, self.clock, self.tell = placement, text_tokens, clock, tell
         self.tasks: list[Future[Any]] = []
+        self.components: dict[str, dict[str, Any]] = {}
+        self.devices: dict[str, dict[str, int]] = {}
         self.preview: Future[None] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is under way or to come."""
+        return all(task.done() for task in self.tasks)
 
     @property
     def can_decode_previews(self) -> bool:
@@ -54,9 +62,9 @@ class Run:
     def load(self, component: str, sizes: Mapping[str, int]) -> None:
         """Weights, and the program for these sizes: nothing where both are there."""
         with self.clock.measure("load", component):
-            self.fleet.call(component, "load", sizes, on_event=self.advanced())
+            self.fleet.call(component, "load", sizes, on_event=self.advanced(), owner=self)
         with self.clock.measure("compile", component):
-            self.fleet.call(component, "compile", sizes)
+            self.fleet.call(component, "compile", sizes, owner=self)
 
     def call(
         self,
@@ -64,12 +72,22 @@ class Run:
         component: str,
         sizes: Mapping[str, int],
         arrays: Mapping[str, np.ndarray],
-        picture: int = 0,
+        on_event: Event | None = None,
         **values: Any,
     ) -> dict[str, np.ndarray]:
-        """Run a component, its seconds added to a stage."""
+        """Run a component, its seconds added to a stage; events are progress unless `on_event` takes them."""
         with self.clock.measure(stage, component if stage == "encode" else ""):
-            return self.fleet.call(component, "run", sizes, arrays, self.advanced(picture), **values).arrays
+            answer = self.fleet.call(component, "run", sizes, arrays, on_event or self.advanced(), self, **values)
+        self._note(component, answer.values)
+        return answer.arrays
+
+    def _note(self, component: str, values: Mapping[str, Any]) -> None:
+        """Bytes after a call; of its device the highest peak."""
+        self.components[component] = values["component"]
+        if used := values["device"]:
+            name = values["component"]["executor"]
+            peak = max(used["peak_bytes"], self.devices.get(name, used)["peak_bytes"])
+            self.devices[name] = used | {"peak_bytes": peak}
 
     def advanced(self, picture: int = 0) -> Callable[[dict[str, Any]], None]:
         def on_event(values: dict[str, Any]) -> None:
@@ -82,7 +100,7 @@ class Run:
         try:
             all_done(self.tasks)
         except BaseException:
-            self.fleet.cancel()
+            self.fleet.cancel(self)
             raise
 
 

@@ -84,20 +84,19 @@ def texts_by_step(settled: Settled) -> TextPlan:
     loras = (*request.loras, *(Lora(tag.name, tag.backbone, tag.text) for tag in (*tags, *more)))
     texts: dict[str, int] = {}
 
-    def by_step(text: str, steps: int) -> list[int]:
-        timeline = schedule(text, steps)
-        return [texts.setdefault(at_step(timeline, step), len(texts)) for step in range(steps)]
+    def by_step(text: str, number: int) -> list[int]:
+        timeline = schedule(text, steps[number], first_pass=steps[0] if number else 0)
+        return [texts.setdefault(at_step(timeline, step), len(texts)) for step in range(steps[number])]
 
     steps = [len(which.levels) - 1 for which in settled.passes]
-    positive = tuple(by_step(prompt, count) for count in steps)
+    positive = tuple(by_step(prompt, number) for number in range(len(steps)))
     two = settled.rows > 1
-    without = tuple(by_step(negative, count) if two else None for count in steps)
+    without = tuple(by_step(negative, number) if two else None for number in range(len(steps)))
     return TextPlan(tuple(texts), positive, without, loras)
 
 
 class FluxText(TextStage):
-    """CLIP-L's pooled vector steers the modulation, T5's states are attended to. Weights in brackets are not for these
-    encoders: the prompt is taken as it is written."""
+    """CLIP-L's pooled vector steers the modulation, T5's states are attended to, weighted as the prompt says."""
 
     def plan(self, settled: Settled, tell: Listener) -> TextPlan:
         plan = texts_by_step(settled)
@@ -116,7 +115,8 @@ class FluxText(TextStage):
 
         def text() -> list[Arrays]:
             run.load("t5xxl", sizes)
-            return [run.call("encode", "t5xxl", sizes, {"ids": t.t5.ids}) for t in tokens]
+            states = [run.call("encode", "t5xxl", sizes, {"ids": t.t5.ids})["text"] for t in tokens]
+            return [{"text": weighted(text, t.weights)} for text, t in zip(states, tokens, strict=True)]
 
         return {"clip_l": run.submit("clip_l", pooled), "t5xxl": run.submit("t5xxl", text)}
 

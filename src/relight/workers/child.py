@@ -170,16 +170,12 @@ class Child:
         return {}, {}
 
     def on_run(self, call: Message) -> Answer:
-        """What a component is for: arrays in, arrays out."""
+        """What a component is for: arrays in, arrays out. The answer tells its bytes, those of its device, and the peak
+        there since the last such answer."""
         v = call.values
         component = self.components[v["component"]]
-        return {}, component.run(v["sizes"], call.arrays, v, self.progress(component.stage))
-
-    def on_report(self, call: Message) -> Answer:
-        """Bytes of each component, and for devices that count them, the peak since the last report and what the driver
-        says is free."""
-        components = {name: component.report() for name, component in self.components.items()}
-        return {"components": components, "devices": {name: used(p.executor) for name, p in self.places.items()}}, {}
+        arrays = component.run(v["sizes"], call.arrays, v, self.progress(component.stage))
+        return {"component": component.report(), "device": used(component.place.executor)}, arrays
 
 
 def make_executor(name: str, threads: int | None, limit_bytes: int | None) -> Executor:

@@ -44,7 +44,7 @@ class Worker:
         """Raises WorkerError when it is not ready within the deadline, WorkerLost when it ends before."""
         self.name = name
         self._numbers = itertools.count(1)
-        self._current = 0  # number of the running call, 0 between calls
+        self._current: tuple[int, object] = (0, None)  # number and owner of the running call; 0 between calls
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._lines: deque[str] = deque(maxlen=200)
@@ -101,15 +101,18 @@ class Worker:
         values: Mapping[str, Any] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
         on_event: Event | None = None,
+        owner: object = None,
     ) -> Message:
-        """The answer to a call. Raises what the worker raised, or WorkerLost when it ended instead."""
+        """The answer to a call. Raises what the worker raised, or WorkerLost when it ended instead. `owner` is whoever
+        may cancel it."""
         with self._lock:
-            number = self._current = next(self._numbers)
+            number = next(self._numbers)
+            self._current = (number, owner)
             try:
                 self._send(Message("call", number, {"method": method, **(values or {})}, dict(arrays or {})), method)
                 return self._answer(number, method, on_event)
             finally:
-                self._current = 0
+                self._current = (0, None)
 
     def _answer(self, number: int, method: str, on_event: Event | None) -> Message:
         while True:
@@ -127,9 +130,11 @@ class Worker:
             elif message.kind == "error":
                 raise self._rebuilt(message.values, method)
 
-    def cancel(self) -> None:
-        """Ask the running call, if there is one, to stop at its next step or tile with JobCancelled."""
-        if number := self._current:
+    def cancel(self, owner: object = None) -> None:
+        """Ask the running call, if there is one (and it is `owner`'s), to stop at its next step or tile with
+        JobCancelled."""
+        number, whose = self._current
+        if number and (owner is None or owner is whose):
             try:
                 self._send(Message("cancel", number), "cancel")
             except WorkerLost:

@@ -17,7 +17,7 @@ TILE = 256
 
 
 class Upscaler(Component):
-    """`image` [H W 3] uint8 -> `image` [sH sW 3] uint8, s the file's own scale. Sizes: `image_height`, `image_width`."""
+    """`image` [H W 3] uint8 -> `image` [sH sW 3] uint8, s the file's own scale, of `image_height` x `image_width`."""
 
     stage: ClassVar[str] = "upscale"
 
