@@ -12,9 +12,10 @@ from math import sqrt
 from pathlib import Path
 
 from flux_shapes import FluxSizes, Shapes, clip_shapes, flux_shapes, t5_shapes, vae_shapes
-from random_weights import inner_size, source
+from random_weights import VAE_GAINS, deviation, source
 from relight.weights.write import TensorSource, write_gguf, write_safetensors
 
+GAINS = VAE_GAINS | {"SelfAttention.q": 1 / sqrt(64)}  # T5 does not divide its scores by the root of the head size
 NEVER_QUANTISED = ("img_in", "txt_in", "time_in", "vector_in", "guidance_in", "final_layer")
 
 
@@ -74,20 +75,4 @@ def _sources(shapes: Shapes, format_name: str) -> list[TensorSource]:
 
 
 def _source(name: str, shape: tuple[int, ...], format_name: str) -> TensorSource:
-    return source(name, shape, format_name, deviation(name, shape) if len(shape) > 1 else 0.0)
-
-
-def deviation(name: str, shape: tuple[int, ...]) -> float:
-    """Standard deviation of a matrix's values: 1 / sqrt(inner size), times a gain where the network wants another."""
-    if name.endswith(("token_embedding.weight", "shared.weight")):
-        return 1.0
-    if name.endswith(("position_embedding.weight", "relative_attention_bias.weight")):
-        return 0.5
-    gain = next((gain for part, gain in GAINS.items() if part in name), 1.0)
-    return gain / sqrt(inner_size(shape))
-
-
-GAINS = {
-    "SelfAttention.q": 1 / sqrt(64),  # T5 does not divide its scores by the root of the head size
-    "decoder.conv_out": 0.6,  # so that few pixels leave the range of the picture
-}
+    return source(name, shape, format_name, deviation(name, shape, GAINS))

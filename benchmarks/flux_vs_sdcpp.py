@@ -15,34 +15,23 @@ On a machine that does other work too, set OMP_WAIT_POLICY=passive: threads that
 from __future__ import annotations
 
 import argparse
-import json
 import lzma
-import math
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import machine
+from comparison import PROMPTS, Comparison, add_run_options, add_side_options, ours, pixels, tell
 from flux_files import FluxFiles, flux_files
 from flux_shapes import PRESETS, FluxSizes
-from relight.planner.profiles import PROFILES, VARIABLE
-from side import Side, SideError, Values
+from side import SideError, Values
 
 TOKENIZER = Path(__file__).parent.parent / "tests/models/t5_tokenizer.json.xz"
 STAGES = ("encode", "t5xxl", "step", "denoise", "decode", "total")
-PROMPTS = (
-    "a red fox asleep in tall grass, morning light, photograph",
-    "an old harbour town in winter, oil painting, snow on the roofs and lamps in the windows",
-    "a glass of water on a wooden table beside a handwritten letter",
-    "a steam locomotive crossing a stone viaduct under a cloudy sky, seen from below",
-)
 SDCPP: dict[str, Values] = {
     "best": {"backend": "diffusion=vulkan0,vae=vulkan0,te=cpu", "flash": True, "conv_direct": True, "tile": 64},
     "best-im2col": {"backend": "diffusion=vulkan0,vae=vulkan0,te=cpu", "flash": True, "tile": 64},
@@ -65,22 +54,9 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument("--format", default="Q4_K", help="of the backbone (default Q4_K)")
     files.add_argument("--vae-format", choices=["F32", "F16"], default="F32")
     run = p.add_argument_group("run")
-    run.add_argument("--size", nargs="+", default=["1024x1024"], metavar="WxH", help="one or more, in turn")
-    run.add_argument("--steps", type=int, default=4)
-    run.add_argument("--rounds", type=int, default=3, help="pictures of each side and size, the first one cold")
-    run.add_argument("--threads", type=int, default=machine.describe()["cores"])
+    add_run_options(run, size="1024x1024", steps=4)
     run.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which ratios to give")
-    run.add_argument("--pretend", choices=PROFILES, help="hold the GPU to that card's features, for both sides")
-    sides = p.add_argument_group("sides")
-    sides.add_argument(
-        "--relight-backend", metavar="SPEC", help="as relight generate --backend (default: by what fits)"
-    )
-    sides.add_argument("--max-vram", type=float, metavar="GIB", help="relight's limit")
-    sides.add_argument("--options", type=json.loads, default={}, metavar="JSON", help='e.g. {"attention": "chunked"}')
-    sides.add_argument("--sdcpp", nargs="*", choices=SDCPP, default=["best"])
-    sides.add_argument(
-        "--sdcpp-max-vram", type=float, metavar="GIB", help="stable-diffusion.cpp's limit (default: none)"
-    )
+    add_side_options(p.add_argument_group("sides"), SDCPP, ["best"])
     return p
 
 
@@ -90,21 +66,16 @@ def main() -> None:
     started = time.perf_counter()
     files = flux_files(a.folder, sizes(a), a.format, a.vae_format)
     tell(kind="files", bytes=files.nbytes, seconds=round(time.perf_counter() - started, 1))
-    memory = machine.VideoMemory()
-    sides: dict[str, Side] = {}
+    comparison = Comparison(a.folder, a.pretend)
     try:
-        for name, script, settings in wanted_sides(a, files):
-            memory.restart()
-            sides[name] = Side(script, settings, a.folder / f"{name}.log", environment(a, script))
-            tell(kind="ready", side=name, **sides[name].ready, video_memory=memory.taken_by(name))
+        for side in wanted_sides(a, files):
+            comparison.open(*side)
         for size in a.size:
-            compare(a, sides, memory, size)
+            comparison.compare({"size": size}, list(requests(a, size)), a.stages)
     except SideError as error:
         sys.exit(str(error))
     finally:
-        for side in sides.values():
-            side.close()
-        memory.close()
+        comparison.close()
 
 
 def sizes(a: argparse.Namespace) -> FluxSizes:
@@ -117,75 +88,18 @@ def wanted_sides(a: argparse.Namespace, files: FluxFiles) -> Iterable[tuple[str,
     tokenizer = a.folder / "tokenizer.json"
     tokenizer.write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
     common: Values = {"files": {name: str(path) for name, path in asdict(files).items()}, "threads": a.threads}
-    ours = {"backend": a.relight_backend, "max_vram": a.max_vram, "options": a.options, "tokenizer": str(tokenizer)}
-    yield "relight", "relight_side.py", common | ours
+    yield "relight", "relight_side.py", common | ours(a) | {"tokenizer": str(tokenizer)}
     for name in a.sdcpp:
         yield f"sdcpp-{name}", "sdcpp_side.py", common | SDCPP[name] | {"max_vram": a.sdcpp_max_vram}
 
 
-def environment(a: argparse.Namespace, script: str) -> dict[str, str]:
-    """The card to pretend to have; relight knows profiles by name and keeps to their memory as well."""
-    if not a.pretend:
-        return {}
-    return {VARIABLE: a.pretend} if script == "relight_side.py" else PROFILES[a.pretend].environment
-
-
-def compare(a: argparse.Namespace, sides: Mapping[str, Side], memory: machine.VideoMemory, size: str) -> None:
-    """All rounds at one size, then the summary."""
-    width, height = (int(part) for part in size.split("x"))
+def requests(a: argparse.Namespace, size: str) -> Iterable[Values]:
+    """One for each round."""
+    width, height = pixels(size)
     sigmas = np.linspace(1, 0, a.steps + 1).tolist()
-    warm: dict[str, list[Values]] = {name: [] for name in sides}
     for i in range(a.rounds):
-        request = {
-            "prompt": PROMPTS[i % len(PROMPTS)],
-            "width": width,
-            "height": height,
-            "seed": 42 + i,
-            "sigmas": sigmas,
-        }
-        for name, side in sides.items():
-            memory.restart()
-            made = side.ask(request | {"save": str(a.folder / f"{name}.png")})
-            video, host = memory.taken_by(name), machine.host_bytes(side.process.pid)
-            tell(kind="picture", side=name, size=size, round=i, **made, video_memory=video, host_bytes=host)
-            if i or a.rounds == 1:
-                warm[name].append(with_step(made["seconds"]))
-        for name in sides:
-            if name != "relight":
-                decibels = psnr(a.folder / "relight.png", a.folder / f"{name}.png")
-                tell(kind="same", sides=["relight", name], size=size, round=i, psnr_db=decibels)
-    for name, of in (("median", statistics.median), ("fastest", min)):
-        seconds = {side: {stage: over(of, pictures, stage) for stage in a.stages} for side, pictures in warm.items()}
-        tell(kind="summary", of=name, size=size, seconds=seconds, relight_to=ratios(seconds))
-
-
-def over(of: Callable[[list[float]], float], pictures: list[Values], stage: str) -> float:
-    return round(of([float(seconds.get(stage, 0.0)) for seconds in pictures]), 4)
-
-
-def ratios(seconds: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """relight's seconds over each other side's, by stage."""
-    ours = seconds["relight"]
-    others = {name: stages for name, stages in seconds.items() if name != "relight"}
-    return {
-        name: {stage: round(ours[stage] / theirs, 3) for stage, theirs in stages.items() if theirs}
-        for name, stages in others.items()
-    }
-
-
-def with_step(seconds: Values) -> Values:
-    return seconds | {"step": statistics.median(seconds["steps"])}
-
-
-def psnr(a: Path, b: Path) -> float | None:
-    """Decibels between two pictures; None where they are the same."""
-    first, second = (np.asarray(Image.open(path).convert("RGB"), np.float64) for path in (a, b))
-    error = float(((first - second) ** 2).mean())
-    return round(10 * math.log10(255**2 / error), 1) if error else None
-
-
-def tell(**values: Any) -> None:
-    print(json.dumps(values), flush=True)
+        prompt = PROMPTS[i % len(PROMPTS)]
+        yield {"prompt": prompt, "width": width, "height": height, "seed": 42 + i, "sigmas": sigmas}
 
 
 if __name__ == "__main__":
