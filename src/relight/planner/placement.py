@@ -79,7 +79,8 @@ def place(
     cpu_batch = next((b for b in batches if b <= CPU_BATCH), batches[-1])
     placed = Placement(device, cpu_tile, cpu_batch)
     for gpu in sorted(gpus):
-        placed = _best_batch(placed, wanted, gpu, budget, tile_choices, batches, measure)
+        rows = batches if wanted["diffusion"] in (gpu, "auto") else [cpu_batch]
+        placed = _best_batch(placed, wanted, gpu, budget, tile_choices, rows, measure)
     return placed
 
 
@@ -122,23 +123,29 @@ def _fill(
     def here() -> list[MemoryUse]:
         return [use[name] for name, where in device.items() if where == gpu and name in use]
 
-    def fitting(name: str) -> tuple[int, MemoryUse] | None:
-        choices = tiles if name == "vae" else [sizes["tile"]]
-        return _fitting_tile(here(), choices, budget, lambda t: measure(name, gpu, sizes | {"tile": t}))
+    def take(names: Sequence[str], tile: int) -> None:
+        """Put the autoencoder's halves on the device, in tiles of this size."""
+        sizes["tile"] = tile
+        for name in names:
+            device[name], use[name] = gpu, measure(name, gpu, sizes)
 
-    for name in (tiled for tiled in TILED if wanted.get(tiled) == gpu):
-        smallest = tiles[-1]
-        sizes["tile"], use[name] = fitting(name) or (smallest, measure(name, gpu, sizes | {"tile": smallest}))
+    def fitting(names: Sequence[str]) -> int | None:
+        return _fitting_tile(
+            here(), tiles, budget, lambda tile: [measure(name, gpu, sizes | {"tile": tile}) for name in names]
+        )
+
+    pinned = [name for name in TILED if wanted.get(name) == gpu]
+    if pinned:
+        take(pinned, fitting(pinned) or tiles[-1])
     if peak(here(), False) > budget:
         raise DoesNotFit(refusal(gpu, {name: use[name] for name, where in device.items() if where == gpu}, budget))
+    halves = [name for name in TILED if wanted.get(name) == "auto"]
+    for names in () if pinned else (halves, halves[:1], halves[1:]):
+        if names and (tile := fitting(names)):
+            take(names, tile)
+            break
     for name in JOINING:
-        if wanted.get(name) != "auto":
-            continue
-        if name in TILED:
-            found = fitting(name)
-            if found:
-                sizes["tile"], use[name] = found
-                device[name] = gpu
+        if wanted.get(name) != "auto" or (name in TILED and not pinned):
             continue
         more = measure(name, gpu, sizes)
         room = ROOM_FOR_MODULATION if name == "modulation" else 0
@@ -149,14 +156,14 @@ def _fill(
 
 
 def _fitting_tile(
-    others: Sequence[MemoryUse], tiles: Sequence[int], budget: int, measure: Callable[[int], MemoryUse]
-) -> tuple[int, MemoryUse] | None:
-    """The largest tile whose buffer is not excessive and fits beside the others."""
+    others: Sequence[MemoryUse], tiles: Sequence[int], budget: int, measure: Callable[[int], Sequence[MemoryUse]]
+) -> int | None:
+    """The largest tile whose buffers are not excessive and fit beside the others."""
     for tile in tiles:
-        use = measure(tile)
-        sensible = use.compute <= LARGEST_TILE_BUFFER or len(tiles) == 1
-        if sensible and peak([*others, use], False) <= budget:
-            return tile, use
+        uses = measure(tile)
+        sensible = len(tiles) == 1 or all(use.compute <= LARGEST_TILE_BUFFER for use in uses)
+        if sensible and peak([*others, *uses], False) <= budget:
+            return tile
     return None
 
 
