@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from relight.errors import ExecutorError, OutOfDeviceMemory, RuinedPicture, WorkerLost
+from relight.errors import ExecutorError, RuinedPicture
 from relight.images import verdict
 from relight.images.region import Region
 from relight.images.resize import resize_image
@@ -18,59 +19,65 @@ from relight.jobs.settle import Pass
 from relight.models.tiling import SCALE, SMALLEST_TILE, tile_plan
 from relight.sampling import latents as latent_space
 
-GIVES_WAY = (ExecutorError, OutOfDeviceMemory, WorkerLost)
-"""What makes a decode worth trying another way."""
+CPU_TILE = 64
+SAFE_CPU = "ggml-cpu"
+"""Computes in float32, whatever the other executor of the CPU makes of it."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to decode: where, in tiles of how many latent pixels, by which convolution."""
+    """One way to decode: where, in tiles of how many latent pixels, by which convolution; `words` for the user."""
 
-    words: str
+    words: str = field(compare=False)
     device: str
     tile: int
     convolution: str
 
 
 class Decoding:
-    """Remembers between pictures which way of decoding gave a sound one on this machine."""
+    """Remembers between pictures which ways of decoding fail on this machine where another gives a sound one."""
 
     def __init__(self) -> None:
         self.ruined: set[Way] = set()
 
-    def ways(self, run: Run) -> list[Way]:
+    def ways(self, run: Run, which: Pass) -> list[Way]:
         """As planned, then ever safer, without those that failed before; the last one always."""
-        device, tile = run.placement.device["vae"], run.placement.tile
-        convolution = run.fleet.settings.options.convolution
+        planned, convolution = run.placement.device[run.request.decode_with], run.fleet.settings.options.convolution
+        device = run.fleet.executor(run.request.decode_with, planned)
+        on_cpu = run.fleet.executor(run.request.decode_with, "cpu")
         other = "im2col" if convolution != "im2col" else "direct"
-        smaller = max(SMALLEST_TILE, tile // 2)
+        whole = max(which.latent_size)
+        tile = min(run.placement.tile, whole)
+        smaller, cpu_tile = min(tile, max(SMALLEST_TILE, tile // 2)), min(tile, CPU_TILE)
         ways = [Way("as planned", device, tile, convolution)]
-        if device != "cpu":
-            ways += [
-                Way(f"in tiles of {smaller}", device, smaller, convolution),
-                Way(f"with {other} convolutions in tiles of {smaller}", device, smaller, other),
-            ]
-        ways.append(Way("on the CPU", "cpu", min(tile, 64), convolution))
-        return [way for way in ways if way not in self.ruined] or ways[-1:]
+        if device.startswith("vulkan"):
+            ways.append(Way(f"in tiles of {smaller}", device, smaller, convolution))
+        if device.startswith(("vulkan", SAFE_CPU)):
+            ways.append(Way(f"with {other} convolutions", device, smaller, other))
+        ways += [
+            Way("on the CPU", on_cpu, cpu_tile, convolution),
+            Way("on the CPU in float32", SAFE_CPU, cpu_tile, convolution),
+        ]
+        return [way for way in dict.fromkeys(ways) if way not in self.ruined] or ways[-1:]
 
     def decode(self, run: Run, which: Pass, latents: np.ndarray, picture: int) -> np.ndarray:
         """latents [C h w] as the sampler has them -> [8h 8w 3] uint8. Raises RuinedPicture when no way gives a sound
         one, else what the last way raised."""
-        ways = self.ways(run)
+        ways = self.ways(run, which)
         for number, way in enumerate(ways):
             last = number + 1 == len(ways)
             try:
                 image = decode_once(run, which, latents, picture, way)
                 judged = judge(run, which, image, latents, way)
-            except GIVES_WAY as error:
-                if last or isinstance(error, WorkerLost):
+            except ExecutorError as error:
+                if last:
                     raise
                 wrong = str(error)
             else:
-                if judged is None:
-                    return image
-                if not judged.certain:
-                    run.tell(Warned(f"picture {picture + 1} looks odd: {judged.message}"))
+                if judged is None or not judged.certain:
+                    if judged:
+                        run.tell(Warned(f"picture {picture + 1} looks odd: {judged.message}"))
+                    self.ruined.update(ways[:number])
                     return image
                 wrong = judged.message
                 if last:
@@ -78,9 +85,15 @@ class Decoding:
                         f"picture {picture + 1} came out ruined every way it was decoded ({wrong}); the latents are "
                         "sound, so it is the autoencoder's file or the device: try another VAE, or --backend vae=cpu"
                     )
-            self.ruined.add(way)
-            run.tell(Warned(f"decoded {way.words}: {wrong}; decoding again {ways[number + 1].words}"))
+            run.tell(
+                Warned(f"picture {picture + 1}, decoded {way.words}: {wrong}; decoding again {ways[number + 1].words}")
+            )
         raise AssertionError("there is always a last way")
+
+    def prepare(self, run: Run, which: Pass) -> None:
+        """Weights and program of the way that will be tried first. What fails here fails again, and gives way, then."""
+        with suppress(ExecutorError):
+            ready(run, which, self.ways(run, which)[0])
 
 
 def judge(run: Run, which: Pass, image: np.ndarray, latents: np.ndarray, way: Way) -> verdict.Verdict | None:
@@ -95,13 +108,18 @@ def judge(run: Run, which: Pass, image: np.ndarray, latents: np.ndarray, way: Wa
 
 
 def decode_once(run: Run, which: Pass, latents: np.ndarray, picture: int, way: Way) -> np.ndarray:
-    component = run.request.decode_with
+    component, sizes = run.request.decode_with, ready(run, which, way)
     if component == "vae":
         latents = latent_space.to_vae(run.fleet.files.family.name, latents)
-        run.fleet.open("vae", way.device, convolution=way.convolution)
-    sizes = run.sizes(which) | {"tile": way.tile}
-    run.load(component, sizes)
     return run.call("decode", component, sizes, {"latents": latents}, run.advanced(picture))["image"]
+
+
+def ready(run: Run, which: Pass, way: Way) -> dict[str, int]:
+    """Have the decoder loaded and compiled for a way; the sizes of its calls."""
+    run.fleet.open(run.request.decode_with, way.device, convolution=way.convolution)
+    sizes = run.sizes(which) | {"tile": way.tile}
+    run.load(run.request.decode_with, sizes)
+    return sizes
 
 
 def enlarge(run: Run, image: np.ndarray, picture: int) -> np.ndarray:

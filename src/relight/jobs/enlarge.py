@@ -12,8 +12,7 @@ from relight.images.latent_upscale import A1111, METHODS, upscale_latents
 from relight.images.resize import FILTERS, resize_image
 from relight.jobs import decode
 from relight.jobs.run import Run
-from relight.jobs.settle import Pass
-from relight.jobs.start import encode_picture, noise
+from relight.jobs.start import Beginning, encode_picture, noise
 
 BY_MODEL = "model"
 UPSCALERS = ("latent", *(f"latent-{method}" for method in METHODS), *FILTERS, BY_MODEL, *A1111)
@@ -36,27 +35,28 @@ class Enlarging:
         self,
         run: Run,
         decoding: decode.Decoding,
-        passes: Sequence[Pass],
+        beginning: Beginning,
         latents: Future[np.ndarray],
         seeds: Sequence[int],
         first: int,
     ) -> None:
         assert run.request.hires is not None
-        self.run, self.decoding, self.latents, self.seeds, self.first = run, decoding, latents, seeds, first
-        self.before, self.after = passes
+        self.run, self.decoding, self.beginning = run, decoding, beginning
+        self.latents, self.seeds, self.first = latents, seeds, first
+        self.before, self.after = run.settled.passes
         self.upscaler = run.request.hires.upscaler
         self.method = latent_method(self.upscaler)
         self.encoded = [] if self.method else [self._through_pixels(i) for i in range(len(seeds))]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """`latents` [N C h w] of the denoising call."""
+        """Of the denoising call: `latents` [N C h w] and what goes with them."""
         if self.method:
             larger = upscale_latents(self.latents.result(), *self.after.latent_size, self.method)
         else:
             larger = np.stack([future.result() for future in self.encoded])
         fresh = noise(self.run, self.after, self.seeds)
         noisy = self.after.space.noisy(larger, fresh, float(self.after.levels[0]))
-        return {"latents": noisy.astype(np.float32)}
+        return self.beginning.beside() | {"latents": noisy.astype(np.float32)}
 
     def _through_pixels(self, i: int) -> Future[np.ndarray]:
         run, picture = self.run, self.first + i

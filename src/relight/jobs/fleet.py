@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,8 @@ class Fleet:
         if component not in ON_OPENVINO:
             return "ggml-cpu"
         if component not in self._cpu_executors:
-            stored = open_component(self.files.kind(component), self.files.of(component))
-            parameters = sum(math.prod(stored.shape(name)) for name in stored)
+            with closing(open_component(self.files.kind(component), self.files.of(component))) as stored:
+                parameters = sum(math.prod(stored.shape(name)) for name in stored)
             better = "openvino"
             if parameters < ON_OPENVINO[component]:
                 better = "ggml-cpu"
@@ -169,9 +170,13 @@ class Fleet:
             self._cpu_executors[component] = better
         return self._cpu_executors[component]
 
+    def executor(self, component: str, device: str) -> str:
+        """The one a component is opened on where `cpu` stands for the better of the CPU's."""
+        return self.cpu_executor(component) if device == "cpu" else device
+
     def open(self, component: str, device: str, convolution: str | None = None) -> str:
         """Open a component's files on a device, unless they are there; the name of the executor it is on."""
-        executor = self.cpu_executor(component) if device == "cpu" else device
+        executor = self.executor(component, device)
         options = self.settings.options
         if convolution is not None:
             options = replace(options, convolution=convolution)  # type: ignore[arg-type]

@@ -63,15 +63,16 @@ def submit(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inp
     last = settled.passes[-1]
     if last is not first:
         prompt = text.conditions(run, plan, encoded, last)
+        again = begin(run, last, inpainting_network=inpainting_network)
         enlarging = [
-            Enlarging(run, decoding, settled.passes, small, group.seeds, group.first)
+            Enlarging(run, decoding, again, small, group.seeds, group.first)
             for small, group in zip(latents, groups, strict=True)
         ]
         latents = [
             denoise(run, group.first, group.seeds, last, prompt, larger.arrays)
             for larger, group in zip(enlarging, groups, strict=True)
         ]
-    run.submit(run.request.decode_with, partial(run.load, run.request.decode_with, run.sizes(last)))
+    run.submit(run.request.decode_with, partial(decoding.prepare, run, last))
     images = [
         finished(run, decoding, beginning, done, group, i)
         for done, group in zip(latents, groups, strict=True)

@@ -44,7 +44,7 @@ class Canvas:
 
 
 def canvas(redraw: Redraw, width: int, height: int) -> Canvas:
-    """Raises RequestError for a mask of another size than its picture, or an empty one."""
+    """The picture and its mask, or the masked region of them, as the pass makes it."""
     if redraw.mask is None:
         return Canvas(redraw, fit(redraw.image, width, height, redraw.fit))
     blurred = mask.blur(redraw.mask, redraw.mask_blur)
@@ -70,12 +70,16 @@ class Beginning:
     def arrays(self, seeds: Sequence[int]) -> Arrays:
         """Of the denoising call: `latents` [N C h w] and what goes with them."""
         fresh = noise(self.run, self.which, seeds)
+        if self.picture is None:
+            return self.beside() | {"latents": latent_space.start(fresh, float(self.which.levels[0]))}
+        return self.beside() | self._redrawn(np.broadcast_to(self.picture.result(), fresh.shape), fresh)
+
+    def beside(self) -> Arrays:
+        """What steers the pass beside the text: `hint_0` ... of ControlNets, `concat` of inpainting networks."""
         found = {f"hint_{i}": hint for i, hint in enumerate(self.hints)}
         if self.hollow is not None:
             found["concat"] = np.concatenate([self._conditioning_mask(), self.hollow.result()])[None]
-        if self.picture is None:
-            return found | {"latents": latent_space.start(fresh, float(self.which.levels[0]))}
-        return found | self._redrawn(np.broadcast_to(self.picture.result(), fresh.shape), fresh)
+        return found
 
     def _redrawn(self, original: np.ndarray, fresh: np.ndarray) -> Arrays:
         assert self.canvas is not None
@@ -98,12 +102,13 @@ class Beginning:
 
 
 def begin(run: Run, which: Pass, *, inpainting_network: bool) -> Beginning:
-    """Begin the encoding of what the request gives as pictures. `inpainting_network`: one that sees the mask, and the
-    picture without what is under it, beside the latents."""
+    """Begin the encoding of what the request gives as pictures; a second pass has what the first one made instead of
+    the user's. `inpainting_network`: one that sees the mask, and the picture without what is under it, beside the
+    latents."""
     redraw = run.request.redraw
     beginning = Beginning(run, which, canvas(redraw, which.width, which.height) if redraw else None)
     beginning.hints = [hint(control, which) for control in run.request.controls]
-    if beginning.canvas is not None:
+    if beginning.canvas is not None and which is run.settled.passes[0]:
         beginning.picture = encoded(run, which, filled(beginning.canvas))
     if inpainting_network:
         beginning.hollow = encoded(run, which, hollowed(beginning.canvas, which))
@@ -139,7 +144,7 @@ def hint(control: Control, which: Pass) -> np.ndarray:
     """What a ControlNet follows, [3 H W] of 0 to 1."""
     image = fit(control.image, which.width, which.height, "crop")
     if control.canny is not None:
-        image = np.repeat(canny.canny(image, *control.canny)[..., None], 3, axis=2)
+        image = canny.canny(image, *control.canny)
     return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / 255
 
 
