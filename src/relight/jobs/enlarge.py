@@ -8,23 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from relight.images.latent_upscale import A1111, METHODS, upscale_latents
-from relight.images.resize import FILTERS, resize_image
+from relight.images.latent_upscale import upscale_latents
+from relight.images.resize import resize_image
 from relight.jobs import decode
 from relight.jobs.run import Run
 from relight.jobs.start import Beginning, encode_picture, noise
-
-BY_MODEL = "model"
-UPSCALERS = ("latent", *(f"latent-{method}" for method in METHODS), *FILTERS, BY_MODEL, *A1111)
-
-
-def latent_method(upscaler: str) -> str | None:
-    """The way of resizing latents that a name stands for; None for those of pixels."""
-    if upscaler in A1111:
-        return A1111[upscaler]
-    if upscaler == "latent":
-        return "bilinear"
-    return upscaler.removeprefix("latent-") if upscaler.startswith("latent-") else None
+from relight.jobs.upscalers import BY_MODEL, latent_method
 
 
 class Enlarging:

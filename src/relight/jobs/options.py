@@ -12,8 +12,8 @@ from relight.images.canny import HIGH, LOW
 from relight.images.mask import FILLS
 from relight.images.read import read_image, read_mask
 from relight.jobs import models
-from relight.jobs.enlarge import UPSCALERS
 from relight.jobs.request import Control, GenerateRequest, Hires, Lora, ModelFiles, Redraw
+from relight.jobs.upscalers import UPSCALERS
 
 FILES = {
     "diffusion": "FLUX.1 transformer or UNet, .gguf or .safetensors",

@@ -12,7 +12,11 @@ from typing import Literal
 import numpy as np
 
 from relight.errors import RequestError
+from relight.images import mask
+from relight.images.fit import MODES
+from relight.images.region import FAINTEST
 from relight.jobs.families import FAMILIES, FLUX, OPTIONAL, Family
+from relight.jobs.upscalers import UPSCALERS
 from relight.sampling import latents, names, noise
 
 MAX_STEPS = 1000
@@ -80,8 +84,18 @@ class Redraw:
         _within("strength", self.strength, 0, 1)
         _within("mask blur", self.mask_blur, 0, 256)
         _within("inpaint padding", self.padding, 0, 1024)
-        if self.mask is None and (self.only_masked or self.fill != "original"):
-            raise RequestError("fill and only-masked are for a picture with a mask; give --mask")
+        mask.check_fill(self.fill)
+        if self.fit not in MODES:
+            raise RequestError(f"resize mode: there is no {self.fit!r}; there are {', '.join(MODES)}")
+        if self.mask is None:
+            if self.only_masked or self.fill != "original":
+                raise RequestError("fill and only-masked are for a picture with a mask; give --mask")
+            return
+        (height, width), (rows, columns) = self.image.shape[:2], self.mask.shape
+        if (height, width) != (rows, columns):
+            raise RequestError(f"mask: {columns}x{rows} pixels, and the picture has {width}x{height}: make them alike")
+        if not (self.mask >= FAINTEST).any():
+            raise RequestError("mask: nothing in it is white, so nothing would be painted; invert it, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +113,8 @@ class Hires:
         _within("hires strength", self.strength, 0, 1)
         if self.steps is not None:
             _within("hires steps", self.steps, 1, MAX_STEPS)
+        if self.upscaler not in UPSCALERS:
+            raise RequestError(f"hires upscaler: {self.upscaler!r} is not one of {', '.join(UPSCALERS)}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +133,9 @@ class Control:
         _within("control strength", self.strength, 0, 10)
         _within("control start", self.start, 0, 1)
         _within("control end", self.end, self.start, 1)
+        if self.canny is not None and not 0 <= self.canny[0] <= self.canny[1]:
+            low, high = self.canny
+            raise RequestError(f"canny {low},{high}: the second threshold is no less than the first, neither below 0")
 
 
 @dataclass(frozen=True)
