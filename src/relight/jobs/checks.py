@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from relight.errors import ModelFileError, RequestError
-from relight.graph import Weights
+from relight.errors import ConfigError, ModelFileError, RequestError
+from relight.graph import Weights, input_tensor
 from relight.graph.tensor import ShapeError
 from relight.jobs.request import ModelFiles
-from relight.models import clip, flux, t5, unet, vae
+from relight.models import clip, controlnet, esrgan, flux, t5, taesd, unet, vae
 from relight.models.tokenizers import ClipTokenizer, T5Tokenizer, TokenIds
 from relight.prompts import parse, sequence
 from relight.sampling import latents
@@ -41,8 +42,11 @@ class Checked:
     def __init__(self, files: ModelFiles) -> None:
         self.files = files
         self.prediction = files.prediction
-        self.configs: dict[str, Any] = {kind: self._open(kind, *NETWORKS[kind]) for kind in files.family.kinds}
+        self.configs: dict[str, Any] = {
+            kind: self._open(kind, files.paths.get(kind, ())) for kind in files.family.kinds
+        }
         self._check_widths()
+        self._controlnets: set[Path] = set()
         self.clip_tokenizer = ClipTokenizer()
         if "t5xxl" in self.configs:
             paths = files.paths["t5xxl"]
@@ -65,12 +69,41 @@ class Checked:
         """Whether the backbone was made for inpainting: it takes the mask and the picture around it."""
         return self.unet is not None and self.unet.in_channels == INPAINTING_CHANNELS
 
-    def _open(
-        self, kind: str, config_of: Callable[[Weights, str], Any], record: Callable[[Weights, Any], object]
-    ) -> Any:
+    def check_optional(self, kind: str) -> None:
+        """That the file of a network only some requests need is there and fits. Raises ConfigError, ModelFileError."""
+        if kind in self.configs:
+            return
         paths = self.files.paths.get(kind, ())
         if not paths:
+            raise ConfigError(f"what is asked for needs the file of a {kind} network; give it with --{dashed(kind)}")
+        config = self._open(kind, paths)
+        channels = self.configs["vae"].latent_channels
+        if kind == "taesd" and config.latent_channels != channels:
+            raise ModelFileError(
+                f"{paths[0]}: is a TAESD for {config.latent_channels} latent channels; this model has {channels}"
+            )
+        self.configs[kind] = config
+
+    def check_controlnets(self, paths: Iterable[Path]) -> None:
+        """Raises RequestError for a model that has none, ModelFileError for one of another family."""
+        for path in paths:
+            if path in self._controlnets:
+                continue
+            if self.unet is None:
+                raise RequestError(f"ControlNets are for Stable Diffusion and SDXL; {self.files.name} is neither")
+            config = self._open("controlnet", (path,))
+            theirs, ours = ((c.context_dim, c.model_channels, c.label_dim) for c in (config, self.unet))
+            if theirs != ours:
+                raise ModelFileError(
+                    f"{path}: is a ControlNet for text {config.context_dim} wide; {self.files.name} reads text "
+                    f"{self.unet.context_dim} wide: take one made for {self.files.family.title}"
+                )
+            self._controlnets.add(path)
+
+    def _open(self, kind: str, paths: tuple[Path, ...]) -> Any:
+        if not paths:
             raise ModelFileError(f"{self.files.family.title} needs a {kind} file; give it with --{dashed(kind)}")
+        config_of, record = NETWORKS[kind]
         with closing(open_component(kind, paths)) as checkpoint:
             w = Weights(checkpoint)
             try:
@@ -165,6 +198,12 @@ def _record_unet(w: Weights, config: unet.UnetConfig) -> None:
     unet.record(w, config, SMALLEST, SMALLEST, SMALLEST)
 
 
+def _record_controlnet(w: Weights, config: unet.UnetConfig) -> None:
+    inputs = unet.record_inputs(config, SMALLEST, SMALLEST, SMALLEST, 1)
+    side = SMALLEST * controlnet.HINT_SCALE
+    controlnet.controlnet(w, config, inputs, input_tensor("hint", (1, 3, side, side)), input_tensor("strength", (1,)))
+
+
 def _record_vae(w: Weights, config: vae.VaeConfig) -> None:
     if config.scale != latents.SCALE:
         raise ModelFileError(f"{len(config.channels)} levels make {config.scale} pixels of one, and 8 are needed")
@@ -180,4 +219,13 @@ NETWORKS: dict[str, tuple[Callable[[Weights, str], Any], Callable[[Weights, Any]
     "clip_h": CLIP,
     "t5xxl": (lambda w, kind: t5.T5Config.from_weights(w), lambda w, config: t5.record(w, config, SMALLEST)),
     "vae": (lambda w, kind: vae.VaeConfig.from_weights(w), _record_vae),
+    "controlnet": (lambda w, kind: unet.UnetConfig.from_weights(w), _record_controlnet),
+    "taesd": (
+        lambda w, kind: taesd.TaesdConfig.from_weights(w),
+        lambda w, config: taesd.record_decoder(w, config, SMALLEST, SMALLEST),
+    ),
+    "upscaler": (
+        lambda w, kind: esrgan.EsrganConfig.from_weights(w),
+        lambda w, config: esrgan.record(w, config, SMALLEST, SMALLEST),
+    ),
 }

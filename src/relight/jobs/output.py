@@ -12,10 +12,13 @@ from typing import Any, BinaryIO
 
 from relight.errors import ConfigError, OutputError
 from relight.images import infotext
+from relight.images.latent_upscale import A1111
 from relight.images.write import encoded
 from relight.jobs.events import Previewed
+from relight.jobs.families import FAMILIES
 from relight.jobs.pictures import Picture
 from relight.jobs.request import GenerateRequest
+from relight.jobs.upscalers import latent_method
 
 BYTES_PER_PIXEL = 3
 """Noise does not get smaller as PNG; other pictures take about half."""
@@ -100,28 +103,44 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 def parameters_text(picture: Picture, report: dict[str, Any]) -> str:
     """The prompts, then the settings in A1111's spelling on one line."""
-    hires = report.get("hires")
+    hires = report["hires"]
     settings = {
-        "Steps": len(report["sigmas"]) - 1,
+        "Steps": report["steps"],
         "Sampler": infotext.SAMPLERS.get(report["sampler"], report["sampler"]),
         "Schedule type": infotext.SCHEDULES.get(report["schedule"], report["schedule"]),
         "CFG scale": f"{report['cfg_scale']:g}",
         "Distilled CFG Scale": report["guidance"],
         "Seed": picture.seed,
-        "Size": f"{report['width']}x{report['height']}",
+        "Size": "{}x{}".format(*(hires["from_size"] if hires else (report["width"], report["height"]))),
         "Model": report["model"],
         "Denoising strength": report["strength"] if hires is None else hires["strength"],
-        "Clip skip": report["clip_skip"] if report["clip_skip"] > 1 else None,
+        "Clip skip": report["clip_skip"] if report["clip_skip"] != FAMILIES[report["family"]].clip_skip else None,
         "Hires upscale": hires and hires["scale"],
-        "Hires upscaler": hires and hires["upscaler"],
+        "Hires steps": hires and hires["steps"],
+        "Hires upscaler": hires and upscaler_name(hires["upscaler"]),
         "RNG": {"cpu": "CPU"}.get(report["rng"], "GPU"),
         "Version": "relight",
     }
-    return infotext.infotext(report["prompt"], report["negative_prompt"], settings)
+    return infotext.infotext(prompt_with_loras(report), report["negative_prompt"], settings)
+
+
+def prompt_with_loras(report: dict[str, Any]) -> str:
+    """The prompt, with a tag for each LoRA that was given beside it."""
+    prompt: str = report["prompt"]
+    tags = [(f"<lora:{lora['name']}:", f"{lora['weight']:g}>") for lora in report["loras"]]
+    return "".join([prompt, *(f" {name}{weight}" for name, weight in tags if name not in prompt)])
+
+
+def upscaler_name(upscaler: str) -> str:
+    """As A1111 calls it, where it has it."""
+    method = latent_method(upscaler)
+    return next((name for name, stands_for in A1111.items() if stands_for == method), upscaler.capitalize())
 
 
 def most_pixels(request: GenerateRequest) -> int:
     """Of one finished picture, at most: what the disk must have room for."""
     side = max(request.width or 0, request.height or 0) or 1024
-    factor = (request.hires.scale if request.hires else 1) * (request.upscale or 1)
-    return round((side * factor) ** 2)
+    pixels = side**2 * (request.hires.scale if request.hires else 1) ** 2
+    if request.redraw and request.redraw.only_masked:
+        pixels = request.redraw.image.size // 3
+    return round(pixels * (request.upscale or 1) ** 2)

@@ -30,12 +30,20 @@ def report(run: Run, loras: list[dict[str, Any]]) -> dict[str, Any]:
         "rng": request.rng,
         "sampler": settled.sampler,
         "schedule": settled.schedule if request.sigmas is None else None,
+        "steps": settled.steps,
         "sigmas": [float(level) for level in settled.passes[0].levels],
         "cfg_scale": settled.cfg_scale,
+        "cfg_rescale": request.cfg_rescale,
         "clip_skip": settled.clip_skip,
         "guidance": settled.guidance,
         "strength": request.redraw.strength if request.redraw else None,
         "hires": hires(settled),
+        "controls": [
+            {"model": each.path.stem, "strength": each.strength, "start": each.start, "end": each.end}
+            for each in request.controls
+        ],
+        "upscale": request.upscale,
+        "decoder": request.decode_with,
         "loras": loras,
         "vae_tile": placement.tile,
         "batch_rows": placement.batch,
@@ -50,7 +58,9 @@ def hires(settled: Settled) -> dict[str, Any] | None:
     if asked is None:
         return None
     return {
+        "from_size": [settled.passes[0].width, settled.passes[0].height],
         "scale": asked.scale,
+        "steps": asked.steps or settled.steps,
         "strength": asked.strength,
         "upscaler": asked.upscaler,
         "sigmas": [float(level) for level in settled.passes[-1].levels],

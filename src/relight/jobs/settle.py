@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from relight.errors import RequestError
 from relight.jobs.checks import Checked
 from relight.jobs.request import GenerateRequest
 from relight.sampling import defaults, guidance, names, samplers, sigmas
@@ -33,10 +34,12 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Settled:
-    """What will be done: `passes` of the sampler, the second one where the picture is made larger."""
+    """What will be done: `passes` of the sampler, the second one where the picture is made larger. `steps` are those
+    of a whole first pass, of which one that begins from a picture takes the last."""
 
     request: GenerateRequest
     passes: tuple[Pass, ...]
+    steps: int
     sampler: str
     schedule: str
     cfg_scale: float
@@ -65,6 +68,7 @@ def settle(request: GenerateRequest, checked: Checked) -> Settled:
     schedule = asked or (named and named.schedule) or usual.schedule or names.automatic(sampler)
     width, height = request.width or usual.side, request.height or usual.side
     latent_space.latent_shape(family.name, width, height)
+    checked.check_controlnets(control.path for control in request.controls)
 
     def sized(width: int, height: int, steps: int, strength: float) -> Pass:
         space = space_of(checked, width, height)
@@ -78,13 +82,16 @@ def settle(request: GenerateRequest, checked: Checked) -> Settled:
         return Pass(width=width, height=height, levels=levels, space=space)
 
     steps = request.steps or usual.steps
+    if request.sigmas is not None:
+        steps = sum(level > 0 for level in request.sigmas)
     passes = [sized(width, height, steps, request.redraw.strength if request.redraw else 1.0)]
     if request.hires is not None:
-        wide, high = (latent_space.nearest(family.name, round(side * request.hires.scale)) for side in (width, height))
+        wide, high = (larger(family.name, side, request.hires.scale) for side in (width, height))
         passes.append(sized(wide, high, request.hires.steps or steps, request.hires.strength))
     return Settled(
         request=request,
         passes=tuple(passes),
+        steps=steps,
         sampler=sampler,
         schedule=schedule,
         cfg_scale=request.cfg_scale if request.cfg_scale is not None else usual.cfg_scale,
@@ -92,6 +99,17 @@ def settle(request: GenerateRequest, checked: Checked) -> Settled:
         guidance=guidance_of(request, distilled),
         text_tokens=request.text_tokens or (DEV_TEXT_TOKENS if distilled else SCHNELL_TEXT_TOKENS),
     )
+
+
+def larger(family: str, side: int, scale: float) -> int:
+    """A side of the second pass, in pixels. Raises RequestError where it is more than can be made."""
+    wanted = round(side * scale)
+    if wanted > latent_space.LARGEST:
+        raise RequestError(
+            f"hires scale {scale:g}: {side} pixels become {wanted}, and {latent_space.LARGEST} are the most; "
+            f"take at most {latent_space.LARGEST / side:g}, or --upscale"
+        )
+    return latent_space.nearest(family, wanted)
 
 
 def space_of(checked: Checked, width: int, height: int) -> Discrete | Flow:
