@@ -71,6 +71,7 @@ class Fleet:
         self.use: dict[str, MemoryUse] = {}
         self._options: dict[str, CompileOptions] = {}
         self._keeping: dict[str, bool] = {}
+        self._unmatched: dict[str, set[str]] = {}
         self._cpu_executors: dict[str, str] = {}
 
     def worker(self, device: str) -> Worker:
@@ -216,18 +217,24 @@ class Fleet:
         if component in self.opened:
             self.worker(self.opened.pop(component)).call("close", {"component": component})
 
-    def use_loras(self, loras: Mapping[str, Sequence[tuple[Path, float]]]) -> list[str]:
-        """The LoRA set of each component for the pictures to come; names in the files that fit nothing anywhere."""
+    def use_loras(self, loras: Mapping[str, Sequence[tuple[Path, float]]]) -> None:
+        """The LoRA set of each component for the pictures to come."""
         wanted = {component: tuple(found) for component, found in loras.items()}
         changed = {name for name in {*wanted, *self.loras} if wanted.get(name, ()) != self.loras.get(name, ())}
         self.loras = wanted
-        lacking = [self._adapt(component) for component in sorted(changed) if component in self.opened]
-        return sorted(set[str].intersection(*lacking)) if lacking else []
+        for component in sorted(changed):
+            if component in self.opened:
+                self._adapt(component)
 
-    def _adapt(self, component: str) -> set[str]:
+    def _adapt(self, component: str) -> None:
         loras = [(str(path), weight) for path, weight in self.loras.get(component, ())]
-        values = {"component": component, "loras": loras}
-        return set(self.worker(self.opened[component]).call("adapt", values).values["unmatched"])
+        answer = self.worker(self.opened[component]).call("adapt", {"component": component, "loras": loras})
+        self._unmatched[component] = set(answer.values["unmatched"])
+
+    def unmatched_lora_names(self) -> list[str]:
+        """Layers in the LoRA files that fit no open component."""
+        lacking = [self._unmatched[component] for component in self.loras if component in self.opened]
+        return sorted(set[str].intersection(*lacking)) if lacking else []
 
     def measure(self, component: str, device: str, sizes: Mapping[str, int]) -> MemoryUse:
         """Bytes the component would take there."""
