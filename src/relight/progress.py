@@ -14,7 +14,8 @@ from relight.jobs.events import Advanced, Event, Planned, Previewed, Warned
 from relight.jobs.output import Previews
 
 LOADING = "load "
-UNITS = {"denoise": "step", "decode": "tile"}
+UNITS = {"denoise": "step"}
+OTHER_UNIT = "tile"
 
 
 class Progress:
@@ -49,7 +50,7 @@ class Progress:
                 case Advanced() if self.terminal:
                     self._bar(event)
                 case Advanced() if event.done == event.total and not event.stage.startswith(LOADING):
-                    tqdm.write(f"{event.stage}: {event.total} {UNITS.get(event.stage, '')}(s) done", file=sys.stderr)
+                    tqdm.write(f"{event.stage}: {event.total} {unit(event.stage)}(s) done", file=sys.stderr)
 
     def _bar(self, event: Advanced) -> None:
         key = (event.stage, event.picture)
@@ -59,7 +60,7 @@ class Progress:
             self.bars[key] = tqdm(
                 desc=event.stage if event.picture == 0 else f"{event.stage} {event.picture + 1}",
                 total=event.total,
-                unit="B" if loading else UNITS.get(event.stage, ""),
+                unit="B" if loading else unit(event.stage),
                 unit_scale=loading,
                 unit_divisor=1024,
                 leave=not loading,
@@ -70,4 +71,8 @@ class Progress:
         bar = self.bars[key]
         bar.update(event.done - bar.n)
         if event.done == event.total:
-            bar.close()
+            self.bars.pop(key).close()  # a second pass has a bar of its own
+
+
+def unit(stage: str) -> str:
+    return UNITS.get(stage, OTHER_UNIT)
