@@ -11,7 +11,7 @@ import numpy as np
 
 from relight.errors import RuinedPicture
 from relight.images import verdict
-from relight.jobs.events import Advanced, Previewed, Warned
+from relight.jobs.events import Advanced, Checkpointed, Previewed, Warned
 from relight.jobs.run import Run
 from relight.jobs.settle import Pass
 from relight.jobs.text import Conditions
@@ -31,6 +31,10 @@ def denoise(
 ) -> Future[np.ndarray]:
     """Pictures `first` and on, one for each seed, through one pass; latents [N C h w]."""
 
+    part = f"{run.settled.passes.index(which)}.{first}"
+    steps = len(which.levels) - 1
+    saved = run.resume.get(part)
+
     def task() -> np.ndarray:
         prompt = conditions.result()
         asked = Denoising(
@@ -44,6 +48,8 @@ def denoise(
             cfg_scale=run.settled.cfg_scale,
             cfg_rescale=run.request.cfg_rescale,
             preview_every=run.request.preview_every,
+            first_step=saved.step if saved else 0,
+            checkpoint_s=run.checkpoint_s,
         )
         values = {
             "denoising": asdict(asked),
@@ -53,13 +59,18 @@ def denoise(
                 for control in run.request.controls
             ],
         }
-        arrays = {**prompt.arrays, **start()}
-        latents = run.call("denoise", "diffusion", run.sizes(which), arrays, on_step(run, first), **values)["latents"]
+        arrays = {**prompt.arrays, **start(), **(saved.arrays if saved else {})}
+        on_event = on_step(run, first, part)
+        latents = run.call("denoise", "diffusion", run.sizes(which), arrays, on_event, **values)["latents"]
         if run.fleet.settings.check_results:
             for i, one in enumerate(latents):
                 look_at(run, first + i, one)
+        if run.checkpoint_s is not None:
+            run.tell(Checkpointed(part, steps, {"latents": latents}))
         return latents
 
+    if saved and saved.step == steps:
+        return finished(saved.arrays["latents"])
     return run.submit("diffusion", task)
 
 
@@ -76,12 +87,23 @@ def look_at(run: Run, picture: int, latents: np.ndarray) -> None:
     run.tell(Warned(f"picture {picture + 1} looks odd: {judged.message}"))
 
 
-def on_step(run: Run, first: int) -> Callable[[dict[str, Any]], None]:
+def finished(latents: np.ndarray) -> Future[np.ndarray]:
+    """A pass that was done before the request was broken off."""
+    future: Future[np.ndarray] = Future()
+    future.set_result(latents)
+    return future
+
+
+def on_step(run: Run, first: int, part: str) -> Callable[[dict[str, Any]], None]:
     """Tells of each step, and shows what the pictures are taken for where that was asked."""
     seconds = run.clock.steps_of(first)
 
     def on_event(values: dict[str, Any]) -> None:
         seconds.append(values["seconds"])
+        if "latents" in values:
+            arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+            arrays.pop("denoised", None)
+            run.tell(Checkpointed(part, values["done"], arrays))
         for i, latents in enumerate(values.get("denoised", ())):
             show(run, first + i, values["done"], values["total"], latents)
         run.tell(Advanced(values["stage"], values["done"], values["total"], values["seconds"], first))

@@ -46,5 +46,15 @@ class Previewed:
     image: np.ndarray
 
 
-Event = Planned | Advanced | Warned | Previewed
+@dataclass(frozen=True, eq=False)
+class Checkpointed:
+    """Where a request broken off later goes on: `part` names a pass over some pictures, `arrays` are what it needs
+    after `step` steps. The same request with these (the last of each part) makes the same pictures."""
+
+    part: str
+    step: int
+    arrays: dict[str, np.ndarray]
+
+
+Event = Planned | Advanced | Warned | Previewed | Checkpointed
 Listener = Callable[[Event], None]

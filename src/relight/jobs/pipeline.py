@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from relight.errors import ConfigError, RequestError
+from relight.errors import RequestError
 from relight.jobs.checks import Checked
 from relight.jobs.clock import Clock
 from relight.jobs.decode import Decoding
-from relight.jobs.enlarge import BY_MODEL, latent_method
-from relight.jobs.events import Listener, Planned, Warned
+from relight.jobs.events import Checkpointed, Listener, Planned, Warned
 from relight.jobs.fleet import EngineSettings, Fleet
 from relight.jobs.pictures import Picture, submit
 from relight.jobs.report import report
@@ -24,6 +23,7 @@ from relight.jobs.request import GenerateRequest, Lora, ModelFiles
 from relight.jobs.run import Run, sizes_of
 from relight.jobs.settle import Settled, settle
 from relight.jobs.text import TextPlan, text_stage
+from relight.jobs.upscalers import BY_MODEL, latent_method
 from relight.models.tiling import tile_candidates
 from relight.planner.backends import parse
 from relight.planner.placement import GIB, Placement, place
@@ -52,7 +52,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self.decoding = Decoding()
         self._placements: dict[tuple[Any, ...], Placement] = {}
         self._arranging = threading.Lock()
-        self._arrangement: tuple[Any, ...] = ((), ())
+        self._arrangement: tuple[Any, ...] | None = ((), ())
         self._runs: list[Run] = []
 
     def __exit__(
@@ -60,15 +60,25 @@ class Pipeline(AbstractContextManager["Pipeline"]):
     ) -> None:
         self.fleet.close(at_once=error is not None)
 
-    def generate(self, request: GenerateRequest, tell: Listener = lambda event: None) -> Result:
+    def generate(
+        self,
+        request: GenerateRequest,
+        tell: Listener = lambda event: None,
+        *,
+        resume: Mapping[str, Checkpointed] | None = None,
+        checkpoint_s: float | None = None,
+    ) -> Result:
         """All pictures of a request. `tell` is called from several threads, and so may this be: the stages of several
-        requests then run beside one another, each in its worker's turn. Raises RelightError."""
+        requests then run beside one another, each in its worker's turn. With `checkpoint_s`, events tell where the
+        request can go on from, at least so many seconds apart; `resume` are those of a run that was broken off, by
+        part. Raises RelightError."""
         request = request.with_seed()
         clock = Clock()
         settled = settle(request, self.checked)
         plan = self.text.plan(settled, tell)
         with self._arranging, clock.measure("plan"):
             run = self._arranged(settled, plan, clock, tell)
+            run.resume, run.checkpoint_s = resume or {}, checkpoint_s
             submitted = submit(run, self.text, plan, self.decoding, inpainting_network=self.checked.sees_mask)
         pictures = submitted.wait()
         loras = [{"name": lora.name, "weight": lora.weight} for lora in plan.loras]
@@ -85,10 +95,13 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         arrangement = (plan.loras, tuple(control.path for control in settled.request.controls))
         if arrangement != self._arrangement:
             self._wait_for_all()
-            self._adapt(plan.loras, tell)
+            self._arrangement = None  # until all of it is there
+            self._adapt(plan.loras)
             self.fleet.use_controls(arrangement[1])
-            self._arrangement = arrangement
         placement = self._place(settled, plan.tokens)
+        if arrangement != self._arrangement and (unmatched := self.fleet.unmatched_lora_names()):
+            tell(Warned(f"LoRA: {len(unmatched)} of its weights fit nothing in this model, first {unmatched[0]}"))
+        self._arrangement = arrangement
         tell(Planned(dict(placement.device), self._predicted(placement), explain(placement)))
         run = Run(self.fleet, settled, placement, plan.tokens, clock, tell)
         self._runs.append(run)
@@ -144,8 +157,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         if request.upscale is not None or (request.hires is not None and request.hires.upscaler == BY_MODEL):
             names.append("upscaler")
         for name in names:
-            if not self.fleet.files.of(name):
-                raise ConfigError(f"this needs a {name} file; give it with --{name.replace('_', '-')}")
+            self.checked.check_optional(self.fleet.files.kind(name))
         return names
 
     def _batches(self, settled: Settled) -> list[int]:
@@ -156,7 +168,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         shares = [n for n in range(min(count, MAX_ROWS // rows), 0, -1) if count % n == 0]
         return list(dict.fromkeys([*(n * rows for n in shares), 1]))
 
-    def _adapt(self, loras: Sequence[Lora], tell: Listener) -> None:
+    def _adapt(self, loras: Sequence[Lora]) -> None:
         """Bring the LoRA set to the components it is for."""
         files = self.fleet.files
         backbone, text = [], []
@@ -169,9 +181,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         targets = dict.fromkeys(files.family.text, text) | {"diffusion": backbone}
         if "modulation" in files.family.components:
             targets["modulation"] = backbone
-        unmatched = self.fleet.use_loras({name: found for name, found in targets.items() if found})
-        if unmatched:
-            tell(Warned(f"LoRA: {len(unmatched)} of its weights fit nothing in this model, first {unmatched[0]}"))
+        self.fleet.use_loras({name: found for name, found in targets.items() if found})
 
     def _predicted(self, placement: Placement) -> dict[str, int]:
         gpu = self.fleet.gpu

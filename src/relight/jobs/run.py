@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from relight.jobs.clock import Clock
-from relight.jobs.events import Advanced, Listener
+from relight.jobs.events import Advanced, Checkpointed, Listener
 from relight.jobs.fleet import Fleet, worker_name
 from relight.jobs.settle import Pass, Settled
 from relight.planner.placement import Placement
@@ -27,8 +27,16 @@ class Run:
     """What the stages of one request share: how to reach components, what is asked, who listens."""
 
     def __init__(
-        self, fleet: Fleet, settled: Settled, placement: Placement, text_tokens: int, clock: Clock, tell: Listener
+        self,
+        fleet: Fleet,
+        settled: Settled,
+        placement: Placement,
+        text_tokens: int,
+        clock: Clock,
+        tell: Listener,
     ) -> None:
+        self.resume: Mapping[str, Checkpointed] = {}
+        self.checkpoint_s: float | None = None
         self.fleet, self.settled, self.request = fleet, settled, settled.request
         self.placement, self.text_tokens, self.clock, self.tell = placement, text_tokens, clock, tell
         self.tasks: list[Future[Any]] = []

@@ -24,6 +24,8 @@ class Denoising:
     `positive` and `negative` give, for each step, the number of the condition to use (rows of the arrays that the
     backbone calls conditions); no `negative`: a single pass. `seeds` and `drawn`: each picture's noise goes on where
     the noise it started from ended. `preview_every`: steps between the guesses of the picture sent along, 0 for none.
+    `first_step` is where a run that was broken off goes on; `checkpoint_s` the least seconds between the states sent
+    along for that, None for none.
     """
 
     sampler: str
@@ -38,6 +40,8 @@ class Denoising:
     eta: float | None = None
     drawn: int = 1
     preview_every: int = 0
+    first_step: int = 0
+    checkpoint_s: float | None = None
 
     @property
     def steps(self) -> int:
@@ -64,21 +68,45 @@ class Backbone(Component):
     def run(self, sizes: Sizes, arrays: Arrays, values: Values, step_done: StepDone) -> dict[str, np.ndarray]:
         """`latents` [N C h w] at sigmas[0] -> `latents` at sigmas[-1].
 
-        With `mask` [1 h w] (1: to be painted) and `original` [N C h w], the rest stays the original's.
+        With `mask` [1 h w] (1: to be painted) and `original` [N C h w], the rest stays the original's. Of a run that
+        was broken off, `latents` and `state.*` are those that were sent along with its last checkpoint.
         """
         task = Denoising(**values["denoising"])
         self.begin(sizes, arrays, values)
         latents = np.array(arrays["latents"], np.float32)
         space = parameterisation.of(task.parameterisation)
         course = Course(list(task.sigmas), Draws(task, latents.shape[1:]).draw, space, task.eta)
-        step = samplers.step(task.sampler)
-        for i in range(task.steps):
+        if task.first_step:
+            course.restore(state_of(arrays))
+        step, saved = samplers.step(task.sampler), time.perf_counter()
+        for i in range(task.first_step, task.steps):
             started = time.perf_counter()
             asked = Asked(self, sizes, task, space, i)
             latents = step(asked, latents, course, i)
-            seen = asked.last if task.preview_every and (i + 1) % task.preview_every == 0 else None
-            step_done(i + 1, task.steps, time.perf_counter() - started, None if seen is None else {"denoised": seen})
+            along: dict[str, np.ndarray] = {}
+            if asked.last is not None and task.preview_every and (i + 1) % task.preview_every == 0:
+                along["denoised"] = asked.last
+            if task.checkpoint_s is not None and time.perf_counter() - saved >= task.checkpoint_s:
+                along |= checkpoint(latents, course)
+                saved = time.perf_counter()
+            step_done(i + 1, task.steps, time.perf_counter() - started, along)
         return {"latents": latents}
+
+
+STATE = "state."
+
+
+def checkpoint(latents: np.ndarray, course: Course) -> dict[str, np.ndarray]:
+    """What `run` goes on from: `latents` and the sampler's state."""
+    state = {STATE + name: np.asarray(value) for name, value in course.state().items()}
+    integers = {name: value.astype(np.int32) for name, value in state.items() if value.dtype.kind == "i"}
+    return {"latents": latents, **state, **integers}
+
+
+def state_of(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Counts are single numbers again, which messages and files carry with an axis."""
+    state = {name.removeprefix(STATE): value for name, value in arrays.items() if name.startswith(STATE)}
+    return {name: value.reshape(()) if value.dtype.kind == "i" else value for name, value in state.items()}
 
 
 @dataclass(frozen=True)
