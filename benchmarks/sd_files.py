@@ -37,7 +37,7 @@ GAINS = VAE_GAINS | {
     "out_proj": 0.5,
     "mlp.fc2": 0.5,
     "mlp.c_proj": 0.5,
-    "diffusion_model.out.2": 0.03,  # of the noise; guidance of 7 makes some ten times as much of it
+    "diffusion_model.out.2": 0.06,  # of the noise; guidance of 7 makes some ten times as much of it
 }
 MEANS = {"final_layer_norm.bias": 0.2, "ln_final.bias": 0.2, "mlp.fc2.bias": 0.05, "mlp.c_proj.bias": 0.02}
 
