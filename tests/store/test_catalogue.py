@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import checkpoints as made
+import tiny_sd
 from relight.errors import RequestError, StoreError
 from relight.store.catalogue import find_model, models, remove, verify, verify_header, weights_in
 from relight.store.manifest import KeptFile, Manifest, find_manifest, own_place
 from relight.store.places import Places
+from relight.weights.container import open_container
 from relight.weights.folder import Components, find_components
 
 REPO = "maker/tiny"
@@ -88,6 +92,37 @@ def test_a_flux_set_is_found_as_its_components(places: Places) -> None:
 def test_a_set_of_one_file_is_found_as_that_file(places: Places) -> None:
     pulled(places, "sd-tiny", {"sd.safetensors": "model"})
     assert find_model("sd-tiny") == own_place(places, REPO, "sd.safetensors")
+
+
+@pytest.mark.parametrize(("name", "write_checkpoint"), [("sd15", tiny_sd.sd1), ("sdxl-turbo", tiny_sd.sdxl)])
+def test_a_stable_diffusion_set_is_a_whole_model(
+    name: str, write_checkpoint: Callable[[Path], object], places: Places
+) -> None:
+    place = own_place(places, REPO, "model.safetensors")
+    place.parent.mkdir(parents=True)
+    write_checkpoint(place)
+    pulled(places, name, {"model.safetensors": "model"})
+    (model,) = models(places)
+    assert model.missing == () and "UNet" in model.family
+    path = find_model(name)
+    assert isinstance(path, Path)
+    found = find_components(path)
+    assert found.missing == {} and set(found.files.values()) == {(place,)}
+
+
+def test_a_checkpoint_that_lacks_a_network_says_which(places: Places) -> None:
+    place = own_place(places, REPO, "model.safetensors")
+    place.parent.mkdir(parents=True)
+    tiny_sd.sdxl(place)
+    container = open_container(place)
+    rest = {
+        name: np.array(container.bytes_of(entry)).view(np.float16).reshape(entry.shape)
+        for name, entry in container.entries.items()
+        if not name.startswith("conditioner.embedders.1.")
+    }
+    made.safetensors(place, rest)
+    pulled(places, "sdxl-cut", {"model.safetensors": "model"})
+    assert models(places)[0].missing == ("model.safetensors: no clip_g in it",)
 
 
 def test_an_incomplete_set_is_not_used(places: Places) -> None:

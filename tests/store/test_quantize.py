@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 import checkpoints as made
+import tiny_sd
+from golden.weights import unet_weights
 from relight.errors import ModelFileError, RequestError, StoreError
 from relight.store.quantize import quantize_file
 from relight.store.rules import Rule
 from relight.weights.checkpoint import open_component
 from relight.weights.container import open_container
+from relight.weights.folder import find_components
 from relight.weights.quants import read_float32
 from relight.weights.write import TensorSource, write_gguf, write_safetensors
 
@@ -148,20 +151,38 @@ def test_an_all_in_one_file_keeps_each_network_under_its_prefix(flux: made.Array
         assert worst(values(tmp_path / "out.gguf", kind), right) < 0.01
 
 
-def test_sd_checkpoints_keep_their_names(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    unet = "model.diffusion_model."
-    shapes = {
-        f"{unet}input_blocks.1.0.in_layers.0.weight": (64,),
-        f"{unet}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (64, 768),
-        f"{unet}input_blocks.1.1.proj_in.weight": (64, 64, 1, 1),
-        f"{unet}input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (64, 64),
+def test_an_sdxl_checkpoint_stays_one_under_its_own_names(tmp_path: Path) -> None:
+    """OpenCLIP's fused matrices and turned projection included: other programs read them so."""
+    tiny_sd.sdxl(tmp_path / "sdxl.safetensors")
+    run(tmp_path / "sdxl.safetensors", tmp_path / "out.gguf", "Q8_0")
+    before, after = (open_container(tmp_path / name) for name in ("sdxl.safetensors", "out.gguf"))
+    assert set(after.entries) == set(before.entries)
+    assert after.metadata["general.architecture"] == "sdxl"
+    unet, clip = "model.diffusion_model.", "conditioner.embedders.1.model."
+    formats = {
+        f"{unet}input_blocks.5.1.transformer_blocks.0.attn2.to_k.weight": "Q8_0",
+        f"{unet}input_blocks.1.0.in_layers.2.weight": "F16",
+        f"{unet}time_embed.0.weight": "F16",
+        f"{clip}transformer.resblocks.0.attn.in_proj_weight": "Q8_0",
+        f"{clip}transformer.resblocks.0.attn.in_proj_bias": "F32",
+        f"{clip}text_projection": "F16",
+        "first_stage_model.decoder.mid.attn_1.q.weight": "F16",
     }
-    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    run(made.safetensors(tmp_path / "sd.safetensors", arrays), tmp_path / "out.gguf")
+    assert {name: after.entries[name].format for name in formats} == formats
+    found = find_components(tmp_path / "out.gguf")
+    assert (found.family, found.missing) == ("sdxl", {})
+    for kind in found.kinds:
+        right = {name: read_float32(t) for name, t in open_component(kind, tmp_path / "sdxl.safetensors").items()}
+        assert worst(values(tmp_path / "out.gguf", kind), right) < 0.01
+
+
+def test_a_unet_alone_is_written_as_other_programs_read_it(tmp_path: Path) -> None:
+    arrays = unet_weights("sd1")
+    path = made.safetensors(tmp_path / "sd.safetensors", made.prefixed("model.diffusion_model.", arrays))
+    run(path, tmp_path / "out.gguf")
     container = open_container(tmp_path / "out.gguf")
-    assert [entry.format for entry in container.entries.values()] == ["F32", "Q4_K", "F16", "Q5_0"]
-    assert list(container.entries) == list(shapes) and container.metadata["general.architecture"] == "sd1"
+    assert list(container.entries) == list(arrays)
+    assert container.metadata["general.architecture"] == "sd1"
 
 
 def test_what_is_there_is_replaced_only_when_told(flux: made.Arrays, tmp_path: Path) -> None:

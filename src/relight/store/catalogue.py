@@ -16,7 +16,7 @@ from relight.store.manifest import OWN, KeptFile, Manifest, find_manifest, manif
 from relight.store.places import SETS, Places
 from relight.store.recipes import set_names
 from relight.weights.folder import Components
-from relight.weights.identify import identify
+from relight.weights.identify import Identity, identify
 from relight.weights.recognise import FAMILIES, KINDS
 from relight.weights.shards import ENDINGS, SHARD
 
@@ -140,8 +140,15 @@ def _of_file(name: str, file: Path) -> Model:
     except ModelFileError as error:
         return Model(name, "unreadable", (), file.stat().st_size, (str(error).removeprefix(f"{file}: "),), str(file))
     lacking = [tensor for component in identity.components for tensor in component.missing]
-    missing = (f"{len(lacking)} tensors, such as {lacking[0]}",) if lacking else ()
+    missing = (f"{len(lacking)} tensors, such as {lacking[0]}",) if lacking else tuple(_lacking_networks(identity))
     return Model(name, identity.family, tuple(identity.formats)[:3], identity.file_bytes, missing, str(file))
+
+
+def _lacking_networks(identity: Identity) -> Iterator[str]:
+    """Of a checkpoint that holds a model's networks together, those that it lacks; a network alone lacks nothing."""
+    models = [component.model for component in identity.components if component.kind in ("diffusion", "unet")]
+    if models and len(identity.components) > 1:
+        yield from (f"no {kind} in it" for kind in FAMILIES[models[0]] if kind not in identity.kinds)
 
 
 def _files_of_set(manifest: Manifest, places: Places) -> Path | Components:

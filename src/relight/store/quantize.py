@@ -24,6 +24,7 @@ from relight.weights.container import Container, open_container
 from relight.weights.formats import FORMATS, nbytes
 from relight.weights.gguf import Strings
 from relight.weights.mapped import MappedFile
+from relight.weights.names import AVERAGES, OPENCLIP
 from relight.weights.quants import row_bytes, to_float32
 from relight.weights.recognise import Found, recognise
 from relight.weights.shards import weight_files
@@ -31,8 +32,10 @@ from relight.weights.stored import Stored, StoredTensor, gather
 from relight.weights.write import TensorSource, write_gguf
 
 CHUNK_ELEMENTS = 1 << 21
-ARCHITECTURES = {"diffusion": "flux", "t5xxl": "t5encoder", "clip_l": "clip", "vae": "vae"}
-SD_ARCHITECTURES = {"SDXL UNet": "sdxl", "Stable Diffusion 1.x UNet": "sd1", "Stable Diffusion 2.x UNet": "sd2"}
+ARCHITECTURES = {"t5xxl": "t5encoder", "clip_l": "clip", "clip_g": "clip", "clip_h": "clip", "vae": "vae"}
+"""What GGUF calls a file by; one with a transformer or UNet is called by its family of models."""
+BACKBONES = ("diffusion", "unet", "controlnet")
+"""Written under our names, which are those other programs read, whatever their publisher called them."""
 KEPT_METADATA = ("general.name", "tokenizer.")
 
 
@@ -110,7 +113,7 @@ def contents(containers: Sequence[Container]) -> tuple[list[Item], dict[str, Any
     stored = gather(containers)
     found = recognise({name: item.entry.shape for name, item in stored.items()})
     where = containers[0].path
-    if any(each.kind in ("language model", "lora") for each in found):
+    if any(each.kind in ("language model", "lora", "embedding") for each in found):
         raise ModelFileError(f"{where}: holds a {found[0].family}; relight quantises the networks of image models")
     items = _items(found, stored)
     unread = next((item for item in items if item.tensor.format not in FORMATS), None)
@@ -122,21 +125,24 @@ def contents(containers: Sequence[Container]) -> tuple[list[Item], dict[str, Any
 
 
 def _items(found: Sequence[Found], stored: Mapping[str, Stored]) -> list[Item]:
-    """Networks relight runs under the original names, with their fp8 scales applied; the rest under its own."""
+    """Networks relight runs under names it reads, with their fp8 scales applied; what it takes apart or turns
+    (OpenCLIP's) and the rest as they are stored."""
     items: list[Item] = []
     taken: set[str] = set()
-    for network in found:
-        if not network.usable:
-            continue
+    apart = [network for network in found if network.usable and network.names_as != OPENCLIP]
+    for network in apart:
         pieces, _ = place_names(network, stored)
         tensors, _ = take(network, stored)
         taken |= {part.entry.name for parts in pieces.values() for _, part in parts.values()}
+        prefix = network.prefix if len(found) > 1 else ""
+        if network.names_as == AVERAGES:
+            prefix = "model.diffusion_model."
         for name, tensor in tensors.items():
             parts = pieces[name]
-            plain = network.kind != "diffusion" and len(parts) == 1
-            written = parts[0][1].entry.name if plain else (network.prefix if len(found) > 1 else "") + name
+            plain = network.kind not in BACKBONES and len(parts) == 1
+            written = parts[0][1].entry.name if plain else prefix + name
             items.append(Item(written, network.kind, name, tensor))
-    others = [network for network in found if not network.usable]
+    others = [network for network in found if network not in apart]
     for name, item in stored.items():
         owner = next((each for each in others if name.startswith(each.prefix)), None)
         if name not in taken and (owner or not found) and item.entry.format not in ("I64", "BOOL", "F64"):
@@ -150,8 +156,8 @@ def _items(found: Sequence[Found], stored: Mapping[str, Stored]) -> list[Item]:
 def _metadata(found: Sequence[Found], containers: Sequence[Container]) -> dict[str, Any]:
     stated = {key: value for container in containers for key, value in container.metadata.items()}
     kept = {key: _plain(value) for key, value in stated.items() if key.startswith(KEPT_METADATA)}
-    first = next((each for each in found if each.kind in ("diffusion", "unet")), found[0] if found else None)
-    known = (SD_ARCHITECTURES.get(first.family) or ARCHITECTURES.get(first.kind)) if first else None
+    first = next((each for each in found if each.kind in BACKBONES), found[0] if found else None)
+    known = (first.model or ARCHITECTURES.get(first.kind)) if first else None
     architecture = known or stated.get("general.architecture") or "unknown"
     return {"general.architecture": architecture, "general.quantization_version": np.uint32(2)} | kept
 

@@ -35,11 +35,17 @@ NARROWER = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_
 
 KEPT = {
     "diffusion": r"img_in|txt_in|time_in|vector_in|guidance_in|final_layer",
-    "unet": r"(.*\.)?(time_embed|label_emb|add_embedding|time_embedding|out|conv_in|conv_out|input_blocks\.0)\.",
+    "unet": r"(time_embed|label_emb|out|input_blocks\.0)\.",
+    "controlnet": r"(time_embed|label_emb|input_blocks\.0|input_hint_block|zero_convs|middle_block_out)\.",
+    "other unet": r"(.*\.)?(time_embed|label_emb|add_embedding|time_embedding|out|conv_in|conv_out|input_blocks\.0)\.",
     "clip_l": r".*embeddings\.",
-    "text encoder": r".*(embedding|text_projection|token_embedding)",
+    "clip_g": r".*(embedding|text_projection)",
+    "clip_h": r".*(embedding|text_projection)",
+    "text encoder": r".*(embedding|text_projection)",
     "t5xxl": r".*(relative_attention_bias|attn_rel_b)\.",
     "vae": r".*",
+    "taesd": r".*",
+    "upscaler": r".*",
 }
 """By component, names whose matrices stay F16: they are small, and errors in them reach everything."""
 

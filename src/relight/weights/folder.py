@@ -46,9 +46,9 @@ class Components:
     """The model that was chosen, and what else was found.
 
     `family` is one of FAMILIES, `files` the chosen files by kind. `prediction` is what its UNet predicts: `eps`, `v`,
-    or None where nothing says. `tokenizers` are T5 `tokenizer.json` files, the likeliest first. `others` are the files
-    that could take each kind's place, best first; `extras` the networks a model is used with (EXTRAS). `unreadable`
-    says why a file was passed over, `titles` what every other holds.
+    or None where nothing says. `tokenizers` are T5 `tokenizer.json` files, the likeliest first. `others` are the parts
+    of models that were not chosen, by kind, best first; `extras` the networks a model is used with (EXTRAS).
+    `unreadable` says why a file was passed over, `titles` what every other holds.
     """
 
     path: Path
