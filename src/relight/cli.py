@@ -122,6 +122,9 @@ def add_engine_options(g: Any) -> None:
         "--convolution", choices=["auto", "direct", "im2col"], default="auto", help="how ggml computes convolutions"
     )
     g.add_argument(
+        "--no-prompt-cache", action="store_true", help="encode the prompt anew, and keep nothing of it on disk"
+    )
+    g.add_argument(
         "--no-checks", action="store_true", help="do not look at what came out (for models of random weights)"
     )
     g.add_argument(
@@ -254,6 +257,7 @@ def inspect(a: argparse.Namespace) -> None:
 
 def engine_settings(a: argparse.Namespace) -> Any:
     from relight.executors.base import CompileOptions
+    from relight.jobs.conditioning import cache_folder
     from relight.jobs.fleet import EngineSettings
     from relight.planner.profiles import pretended
 
@@ -268,4 +272,5 @@ def engine_settings(a: argparse.Namespace) -> Any:
         options=CompileOptions(attention=a.attention, convolution=a.convolution, precision=a.precision),
         profile=pretended(os.environ),
         check_results=not a.no_checks,
+        conditioning_folder=None if a.no_prompt_cache else cache_folder(),
     )

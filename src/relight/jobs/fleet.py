@@ -14,6 +14,7 @@ import numpy as np
 
 from relight.errors import ConfigError, WorkerError
 from relight.executors.base import CompileOptions, MemoryUse
+from relight.jobs.conditioning import DEFAULT_BYTES, ConditioningCache
 from relight.jobs.families import OPTIONAL
 from relight.jobs.request import ModelFiles
 from relight.planner.placement import GIB
@@ -35,6 +36,7 @@ class EngineSettings:
 
     `backend` as `--backend` takes it; `max_vram_bytes` bounds what is allocated on the GPU; `threads` of each CPU
     executor (None: physical cores); `profile` is a card to pretend to have. `check_results` looks at what comes out.
+    `conditioning_folder` keeps what text encoders gave, up to `conditioning_bytes`; None keeps nothing.
     """
 
     backend: str | None = None
@@ -43,6 +45,13 @@ class EngineSettings:
     options: CompileOptions = CompileOptions()
     profile: Profile | None = None
     check_results: bool = True
+    conditioning_folder: Path | None = None
+    conditioning_bytes: int = DEFAULT_BYTES
+
+    def cache(self) -> ConditioningCache | None:
+        if self.conditioning_folder is None:
+            return None
+        return ConditioningCache(self.conditioning_folder, self.conditioning_bytes)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
@@ -11,12 +10,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from relight.errors import RequestError
 from relight.jobs.checks import Checked
 from relight.jobs.clock import Clock
 from relight.jobs.decode import Decoding
 from relight.jobs.events import Checkpointed, Listener, Planned, Warned
 from relight.jobs.fleet import EngineSettings, Fleet
+from relight.jobs.loras import for_backbone, for_text
 from relight.jobs.pictures import Picture, submit
 from relight.jobs.report import report
 from relight.jobs.request import GenerateRequest, Lora, ModelFiles
@@ -48,7 +47,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self.wanted = parse(self.settings.backend)
         self.checked = Checked(files)
         self.fleet = Fleet(files, self.settings)
-        self.text = text_stage(self.checked)
+        self.text = text_stage(self.checked, self.settings.cache(), self.wanted)
         self.decoding = Decoding()
         self._placements: dict[tuple[Any, ...], Placement] = {}
         self._arranging = threading.Lock()
@@ -98,7 +97,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
             self._arrangement = None  # until all of it is there
             self._adapt(plan.loras)
             self.fleet.use_controls(arrangement[1])
-        placement = self._place(settled, plan.tokens)
+        placement = self._place(settled, plan)
         if arrangement != self._arrangement and (unmatched := self.fleet.unmatched_lora_names()):
             tell(Warned(f"LoRA: {len(unmatched)} of its weights fit nothing in this model, first {unmatched[0]}"))
         self._arrangement = arrangement
@@ -110,11 +109,11 @@ class Pipeline(AbstractContextManager["Pipeline"]):
     def _wait_for_all(self) -> None:
         wait([task for run in self._runs for task in run.tasks if not task.cancelled()])
 
-    def _place(self, settled: Settled, tokens: int) -> Placement:
+    def _place(self, settled: Settled, plan: TextPlan) -> Placement:
         """Settle where everything goes and open it there. Raises DoesNotFit."""
         fleet, request = self.fleet, settled.request
         largest = settled.passes[-1]
-        sizes = sizes_of(settled, largest, tokens)
+        sizes = sizes_of(settled, largest, plan.tokens)
         names = self._components(settled)
         key = (*sizes.items(), request.tile, request.batch, settled.rows, tuple(names), *self._beside())
         wanted = {name: self.wanted[name] for name in names}
@@ -137,7 +136,8 @@ class Pipeline(AbstractContextManager["Pipeline"]):
             fleet.make_room(gpu.name, placement.device, gpu.budget - placement.peak_bytes(gpu.name))
             fleet.keep_programs(gpu.name, placement.keep_programs)
         for component, device in placement.device.items():
-            fleet.open(component, device)
+            if component not in plan.cached:
+                fleet.open(component, device)
         return placement
 
     def _beside(self) -> tuple[Any, ...]:
@@ -171,13 +171,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
     def _adapt(self, loras: Sequence[Lora]) -> None:
         """Bring the LoRA set to the components it is for."""
         files = self.fleet.files
-        backbone, text = [], []
-        for lora in loras:
-            if lora.name not in files.loras:
-                raise RequestError(no_such_lora(lora.name, sorted(files.loras)))
-            path = files.loras[lora.name]
-            backbone.append((path, lora.weight))
-            text.append((path, lora.weight if lora.text_weight is None else lora.text_weight))
+        backbone, text = for_backbone(files, loras), for_text(files, loras)
         targets = dict.fromkeys(files.family.text, text) | {"diffusion": backbone}
         if "modulation" in files.family.components:
             targets["modulation"] = backbone
@@ -186,12 +180,6 @@ class Pipeline(AbstractContextManager["Pipeline"]):
     def _predicted(self, placement: Placement) -> dict[str, int]:
         gpu = self.fleet.gpu
         return {gpu.name: placement.peak_bytes(gpu.name)} if gpu else {}
-
-
-def no_such_lora(name: str, there: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, there, n=3)
-    known = f"nearest are {', '.join(near)}" if near else f"{len(there)} are there"
-    return f"LoRA {name}: no such file in the LoRA folders ({known}); name a folder with --lora-dir"
 
 
 def explain(placement: Placement) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from relight.errors import RequestError
-from relight.jobs.checks import Checked
+from relight.jobs.checks import Checked, FluxTokens
+from relight.jobs.conditioning import ConditioningCache, encoder_identity, identity, key_of
 from relight.jobs.events import Listener, Warned
+from relight.jobs.loras import for_text
 from relight.jobs.request import Lora
 from relight.jobs.run import Run
 from relight.jobs.settle import Pass, Settled
@@ -25,6 +26,8 @@ from relight.prompts.chunks import LENGTH
 from relight.workers.components.text import VECTORS
 
 CUT_SHOWN = 200
+STEERINGS_KEPT = 4
+"""17 MB each for FLUX.1 schnell's four steps."""
 OTHER_PAD = 0
 """What CLIP-G and CLIP-H see after the end of the text, and CLIP-L does not."""
 
@@ -45,7 +48,8 @@ class Conditions:
 @dataclass(frozen=True, eq=False)
 class TextPlan:
     """The different `texts` of a request; `positive` and `negative` give for each pass the text of each step.
-    `tokens`: rows the backbone attends to; `inputs`: what the stage made of the texts."""
+    `tokens`: rows the backbone attends to; `inputs`: what the stage made of the texts; `cached`: what encoders gave
+    before, by encoder, where it is known of every text."""
 
     texts: tuple[str, ...]
     positive: tuple[list[int], ...]
@@ -53,27 +57,66 @@ class TextPlan:
     loras: tuple[Lora, ...]
     tokens: int = 0
     inputs: Any = None
+    keys: Mapping[str, list[str]] = field(default_factory=dict)
+    cached: Mapping[str, list[Arrays]] = field(default_factory=dict)
 
 
 class TextStage(ABC):
-    def __init__(self, checked: Checked) -> None:
-        self.checked, self.files = checked, checked.files
+    """`cache` keeps what encoders give; `backend` says where the user wants each."""
+
+    def __init__(self, checked: Checked, cache: ConditioningCache | None, backend: Mapping[str, str]) -> None:
+        self.checked, self.files, self.cache, self.backend = checked, checked.files, cache, backend
+
+    def with_cached(self, plan: TextPlan, asked: Mapping[str, list[Any]]) -> TextPlan:
+        """The plan with what is known already. `asked`: by encoder, what decides on its answer besides its files."""
+        if self.cache is None:
+            return plan
+        keys, loras = {}, for_text(self.files, plan.loras)
+        for encoder, parts in asked.items():
+            whose = [encoder_identity(self.files, encoder, loras), self.backend[encoder]]
+            keys[encoder] = [key_of(whose, part) for part in parts]
+        known = {encoder: found for encoder, mine in keys.items() if (found := self.cache.get(mine)) is not None}
+        return replace(plan, keys=keys, cached=known)
+
+    def submit(self, run: Run, plan: TextPlan) -> Encoding:
+        """Encode every text, each encoder in its worker's lane."""
+        return {encoder: self._submit(run, plan, encoder) for encoder in self.files.family.text}
+
+    def _submit(self, run: Run, plan: TextPlan, encoder: str) -> Future[list[Arrays]]:
+        if encoder in plan.cached:
+            return known(plan.cached[encoder])
+
+        def task() -> list[Arrays]:
+            found = self.encode(run, plan, encoder)
+            if self.cache is not None:
+                for key, arrays in zip(plan.keys[encoder], found, strict=True):
+                    self.cache.put(key, arrays)
+            return found
+
+        return run.submit(encoder, task)
 
     @abstractmethod
     def plan(self, settled: Settled, tell: Listener) -> TextPlan:
         """Raises RequestError for what cannot be understood. Tells of what is left out."""
 
     @abstractmethod
-    def submit(self, run: Run, plan: TextPlan) -> Encoding:
-        """Encode every text, each encoder in its worker's lane."""
+    def encode(self, run: Run, plan: TextPlan, encoder: str) -> list[Arrays]:
+        """What an encoder gives for each text."""
 
     @abstractmethod
     def conditions(self, run: Run, plan: TextPlan, encoded: Encoding, which: Pass) -> Future[Conditions]:
         """What a pass is steered by."""
 
 
-def text_stage(checked: Checked) -> TextStage:
-    return FluxText(checked) if checked.files.family.name == "flux" else ClipTexts(checked)
+def text_stage(checked: Checked, cache: ConditioningCache | None, backend: Mapping[str, str]) -> TextStage:
+    kind = FluxText if checked.files.family.name == "flux" else ClipTexts
+    return kind(checked, cache, backend)
+
+
+def known[T](value: T) -> Future[T]:
+    future: Future[T] = Future()
+    future.set_result(value)
+    return future
 
 
 def texts_by_step(settled: Settled) -> TextPlan:
@@ -98,44 +141,50 @@ def texts_by_step(settled: Settled) -> TextPlan:
 class FluxText(TextStage):
     """CLIP-L's pooled vector steers the modulation, T5's states are attended to, weighted as the prompt says."""
 
+    def __init__(self, checked: Checked, cache: ConditioningCache | None, backend: Mapping[str, str]) -> None:
+        super().__init__(checked, cache, backend)
+        self._lately: dict[Hashable, np.ndarray] = {}
+
     def plan(self, settled: Settled, tell: Listener) -> TextPlan:
         plan = texts_by_step(settled)
         tokens = {text: self.checked.flux_tokens(text, settled.text_tokens) for text in plan.texts}
         for both in tokens.values():
             warn_if_cut(both.t5, settled.text_tokens, tell)
-        return replace(plan, tokens=settled.text_tokens, inputs=tokens)
+        plan = replace(plan, tokens=settled.text_tokens, inputs=tokens)
+        texts = list(plan.texts)
+        return self.with_cached(plan, {"clip_l": texts, "t5xxl": [[settled.text_tokens, text] for text in texts]})
 
-    def submit(self, run: Run, plan: TextPlan) -> Encoding:
+    def encode(self, run: Run, plan: TextPlan, encoder: str) -> list[Arrays]:
         sizes = run.sizes(run.settled.passes[0])
-        tokens = [plan.inputs[text] for text in plan.texts]
-
-        def pooled() -> list[Arrays]:
-            run.load("clip_l", sizes)
-            return [run.call("encode", "clip_l", sizes, {"ids": t.clip.ids}, eos=int(t.clip.eos)) for t in tokens]
-
-        def text() -> list[Arrays]:
-            run.load("t5xxl", sizes)
-            states = [run.call("encode", "t5xxl", sizes, {"ids": t.t5.ids})["text"] for t in tokens]
-            return [{"text": weighted(text, t.weights)} for text, t in zip(states, tokens, strict=True)]
-
-        return {"clip_l": run.submit("clip_l", pooled), "t5xxl": run.submit("t5xxl", text)}
+        run.load(encoder, sizes)
+        tokens: list[FluxTokens] = [plan.inputs[text] for text in plan.texts]
+        if encoder == "clip_l":
+            return [run.call("encode", encoder, sizes, {"ids": t.clip.ids}, eos=int(t.clip.eos)) for t in tokens]
+        states = [run.call("encode", encoder, sizes, {"ids": t.t5.ids})["text"] for t in tokens]
+        return [{"text": weighted(text, t.weights)} for text, t in zip(states, tokens, strict=True)]
 
     def conditions(self, run: Run, plan: TextPlan, encoded: Encoding, which: Pass) -> Future[Conditions]:
-        """The modulation of every level at once is computed where it was placed."""
+        """The modulation of every level at once is computed where it was placed, unless it was for a picture lately."""
         sizes, number = run.sizes(which), run.settled.passes.index(which)
-        levels = np.array(run.settled.evaluated(which), np.float32)
+        levels, guidance = run.settled.evaluated(which), run.settled.guidance or 0.0
+        key = (plan.texts, tuple(levels), guidance, plan.loras)
 
         def modulation(pooled: np.ndarray) -> np.ndarray:
-            arrays = {"timesteps": levels, "pooled": pooled}
-            guidance = run.settled.guidance or 0.0
+            arrays = {"timesteps": np.array(levels, np.float32), "pooled": pooled}
             return run.call("encode", "modulation", sizes, arrays, guidance=guidance)["modulation"]
+
+        def conditions(steering: np.ndarray) -> Conditions:
+            text = np.stack([each["text"] for each in encoded["t5xxl"].result()])
+            return Conditions({"modulation": steering, "text": text}, plan.positive[number], plan.negative[number])
 
         def task() -> Conditions:
             run.load("modulation", sizes)
             steering = np.stack([modulation(each["pooled"]) for each in encoded["clip_l"].result()])
-            text = np.stack([each["text"] for each in encoded["t5xxl"].result()])
-            return Conditions({"modulation": steering, "text": text}, plan.positive[number], plan.negative[number])
+            self._lately = dict([*self._lately.items(), (key, steering)][-STEERINGS_KEPT:])
+            return conditions(steering)
 
+        if key in self._lately and encoded["t5xxl"].done():
+            return known(conditions(self._lately[key]))
         return run.submit("modulation", task)
 
 
@@ -150,12 +199,12 @@ class ClipTexts(TextStage):
         counts = {name: len(next(iter(rows.values()))) for name, rows in vectors.items()}
         cut = {text: chunks(text, tokenizer, counts) for text in plan.texts}
         tokens = math.lcm(*(len(parts) for parts in cut.values())) * LENGTH
-        return replace(plan, tokens=tokens, inputs={"chunks": cut, "vectors": vectors})
+        plan = replace(plan, tokens=tokens, inputs={"chunks": cut, "vectors": vectors})
+        used = [identity([self.files.embeddings[name]]) for name in vectors]
+        asked = [[text, settled.clip_skip, used] for text in plan.texts]
+        return self.with_cached(plan, dict.fromkeys(self.files.family.text, asked))
 
-    def submit(self, run: Run, plan: TextPlan) -> Encoding:
-        return {name: run.submit(name, partial(self._encode, run, plan, name)) for name in self.files.family.text}
-
-    def _encode(self, run: Run, plan: TextPlan, encoder: str) -> list[Arrays]:
+    def encode(self, run: Run, plan: TextPlan, encoder: str) -> list[Arrays]:
         sizes = self.sizes(run.settled, encoder, bool(plan.inputs["vectors"]))
         run.load(encoder, sizes)
         return [

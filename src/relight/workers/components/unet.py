@@ -53,8 +53,8 @@ class UnetBackbone(Backbone):
         return unet.record(self.w, self.config, *shape)
 
     def shape_key(self, sizes: Sizes) -> Hashable:
-        used = ("latent_height", "latent_width", "text_tokens", "batch", "controlled")
-        return tuple(sizes.get(name, 1) for name in used)
+        controlled = bool(self.controls) and sizes.get("controlled", 1)
+        return sizes["latent_height"], sizes["latent_width"], sizes["text_tokens"], sizes.get("batch", 1), controlled
 
     def measure(self, sizes: Sizes) -> MemoryUse:
         return self.place.executor.measure(self.graph(sizes), self.options)
