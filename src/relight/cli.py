@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser("demo", parents=[common], help="pictures from the small model that ships with relight")
     )
     add_devices(commands.add_parser("devices", parents=[common], help="list devices with memory, limits and features"))
-    add_inspect(commands.add_parser("inspect", parents=[common], help="say what a model file is"))
+    add_inspect(commands.add_parser("inspect", parents=[common], help="say what a model file is, or a folder of them"))
     add_commands(commands, common)
     return top
 
@@ -92,10 +92,7 @@ def add_generate(p: argparse.ArgumentParser) -> None:
     add_engine_options(p.add_argument_group("engine"))
     out = p.add_argument_group("output")
     out.add_argument("--out", type=Path, default=Path("relight.png"), metavar="FILE.png", help="default: relight.png")
-    out.add_argument(
-        "--preview-dir", type=Path, metavar="DIR", help="write what the picture looks like on the way here"
-    )
-    out.add_argument("--preview-every", type=int, default=1, metavar="N", help="steps between previews (default 1)")
+    options.add_previews(out)
     out.add_argument("--json", action="store_true", help="print a report as one JSON object, last on stdout")
     p.set_defaults(run=generate)
 
@@ -147,7 +144,7 @@ def add_devices(p: argparse.ArgumentParser) -> None:
 
 
 def add_inspect(p: argparse.ArgumentParser) -> None:
-    p.add_argument("file", type=Path, metavar="FILE")
+    p.add_argument("file", type=Path, metavar="FILE|FOLDER")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.set_defaults(run=inspect)
 
@@ -156,7 +153,7 @@ def generate(a: argparse.Namespace) -> None:
     """Make pictures and write them."""
     from relight.jobs import options
 
-    request = options.request(a, preview_every=a.preview_every if a.preview_dir else 0)
+    request = options.request(a)
     make(request, options.model_files(a), engine_settings(a), a.out, a.json, a.preview_dir)
 
 
@@ -248,9 +245,13 @@ def devices(a: argparse.Namespace) -> None:
 
 
 def inspect(a: argparse.Namespace) -> None:
-    """Say what a file is."""
+    """Say what a file is, or what model a folder makes."""
     from relight.weights.identify import as_dict, describe, identify
+    from relight.weights.survey import describe_folder, folder_as_dict
 
+    if a.file.is_dir():
+        print(json.dumps(folder_as_dict(a.file)) if a.json else "\n".join(describe_folder(a.file)))
+        return
     identity = identify(a.file)
     print(json.dumps(as_dict(identity)) if a.json else "\n".join(describe(identity)))
 

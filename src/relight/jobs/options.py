@@ -79,44 +79,94 @@ def add_picture(g: Any) -> None:
 
 def add_redraw(g: Any) -> None:
     g.add_argument("--init-image", type=Path, metavar="FILE", help="begin from this picture")
+    g.add_argument("--strength", type=float, metavar="X", help="how much of it is made anew (default 0.75)")
     g.add_argument(
-        "--strength", type=float, default=0.75, metavar="X", help="how much of it is made anew (default 0.75)"
-    )
-    g.add_argument(
-        "--resize", choices=["stretch", "crop", "fill"], default="crop", help="to the asked size (default crop)"
+        "--resize", choices=["stretch", "crop", "fill"], help="how it comes to the asked size (default crop)"
     )
     g.add_argument("--mask", type=Path, metavar="FILE", help="paint only where this is white")
-    g.add_argument("--mask-blur", type=float, default=4.0, metavar="PIXELS", help="default 4")
-    g.add_argument("--inpaint-fill", choices=FILLS, default="original", help="what is under the mask first")
+    g.add_argument("--mask-blur", type=float, metavar="PIXELS", help="softens its edge (default 4)")
+    g.add_argument("--inpaint-fill", choices=FILLS, help="what is under the mask first (default original)")
     g.add_argument("--only-masked", action="store_true", help="make the masked region at full size and put it back")
-    g.add_argument("--mask-padding", type=int, default=32, metavar="PIXELS", help="around that region (default 32)")
+    g.add_argument("--mask-padding", type=int, metavar="PIXELS", help="around that region (default 32)")
 
 
 def add_hires(g: Any) -> None:
     g.add_argument("--hires", type=float, metavar="SCALE", help="a second pass at so many times the size")
     g.add_argument("--hires-steps", type=int, metavar="N", help="default: those of the first pass")
-    g.add_argument("--hires-strength", type=float, default=0.7, metavar="X", help="default 0.7")
+    g.add_argument("--hires-strength", type=float, metavar="X", help="how much is made anew (default 0.7)")
     g.add_argument(
-        "--hires-upscaler", choices=UPSCALERS, default="latent", metavar="NAME", help=f"one of {', '.join(UPSCALERS)}"
+        "--hires-upscaler", choices=UPSCALERS, metavar="NAME", help=f"{', '.join(UPSCALERS)} (default latent)"
     )
     g.add_argument("--upscale", type=float, metavar="SCALE", help="make the finished picture larger with --upscaler")
 
 
 def add_control(g: Any) -> None:
-    g.add_argument("--controlnet", type=Path, action="append", default=[], metavar="FILE", help="repeatable")
+    g.add_argument("--controlnet", type=Path, action="append", default=[], metavar="FILE", help="its file (repeatable)")
     g.add_argument(
         "--control-image", type=Path, action="append", default=[], metavar="FILE", help="what it follows, one for each"
     )
-    g.add_argument("--control-strength", type=float, default=1.0, metavar="X", help="default 1")
-    g.add_argument("--control-start", type=float, default=0.0, metavar="X", help="share of the steps it begins at")
-    g.add_argument("--control-end", type=float, default=1.0, metavar="X", help="share of the steps it ends at")
+    g.add_argument("--control-strength", type=float, metavar="X", help="of each of them (default 1)")
+    g.add_argument("--control-start", type=float, metavar="X", help="share of the steps it begins at (default 0)")
+    g.add_argument("--control-end", type=float, metavar="X", help="share of the steps it ends at (default 1)")
     g.add_argument(
-        "--canny", nargs="?", const=f"{LOW},{HIGH}", metavar="LOW,HIGH", help=f"take the edges (default {LOW},{HIGH})"
+        "--canny",
+        nargs="?",
+        const=f"{LOW},{HIGH}",
+        metavar="LOW,HIGH",
+        help=f"follow the picture's edges, by these thresholds (default {LOW},{HIGH})",
     )
 
 
-def request(a: argparse.Namespace, *, preview_every: int = 0) -> GenerateRequest:
+def add_previews(g: Any) -> None:
+    g.add_argument("--preview-dir", type=Path, metavar="DIR", help="write what the picture looks like on the way here")
+    g.add_argument("--preview-every", type=int, metavar="N", help="steps between previews (default 1)")
+
+
+BELONGS_TO = {
+    "strength": "init_image",
+    "resize": "init_image",
+    "mask": "init_image",
+    "mask_blur": "mask",
+    "inpaint_fill": "mask",
+    "only_masked": "mask",
+    "mask_padding": "only_masked",
+    "hires_steps": "hires",
+    "hires_strength": "hires",
+    "hires_upscaler": "hires",
+    "control_image": "controlnet",
+    "control_strength": "controlnet",
+    "control_start": "controlnet",
+    "control_end": "controlnet",
+    "canny": "controlnet",
+    "preview_every": "preview_dir",
+}
+"""Options that mean nothing without another one."""
+
+
+def check_together(a: argparse.Namespace) -> None:
+    """Raises ConfigError for an option without the one it belongs to."""
+    for name, needed in BELONGS_TO.items():
+        if is_given(a, name) and not is_given(a, needed):
+            raise ConfigError(f"{flag(name)} does nothing without {flag(needed)}: give that too, or leave it out")
+
+
+def is_given(a: argparse.Namespace, name: str) -> bool:
+    value = getattr(a, name)
+    return not (value is None or value is False or value == [])
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def settings(a: argparse.Namespace, **names: str) -> dict[str, Any]:
+    """Those of the options that were given, as keywords: `names` says which keyword is which option."""
+    return {keyword: getattr(a, name) for keyword, name in names.items() if getattr(a, name) is not None}
+
+
+def request(a: argparse.Namespace) -> GenerateRequest:
     """Raises RequestError and ConfigError for what does not go together."""
+    check_together(a)
     return GenerateRequest(
         prompt=a.prompt,
         negative_prompt=a.negative,
@@ -140,31 +190,29 @@ def request(a: argparse.Namespace, *, preview_every: int = 0) -> GenerateRequest
         controls=controls(a),
         upscale=a.upscale,
         decode_with=a.decode_with,
-        preview_every=preview_every,
+        preview_every=0 if a.preview_dir is None else 1 if a.preview_every is None else a.preview_every,
     )
 
 
 def redraw(a: argparse.Namespace) -> Redraw | None:
     if a.init_image is None:
-        if a.mask is not None:
-            raise ConfigError("--mask is for a picture: give --init-image too")
         return None
     return Redraw(
         image=read_image(a.init_image, "--init-image"),
-        strength=a.strength,
-        fit=a.resize,
         mask=read_mask(a.mask, "--mask") if a.mask is not None else None,
-        mask_blur=a.mask_blur,
-        fill=a.inpaint_fill,
         only_masked=a.only_masked,
-        padding=a.mask_padding,
+        **settings(
+            a, strength="strength", fit="resize", mask_blur="mask_blur", fill="inpaint_fill", padding="mask_padding"
+        ),
     )
 
 
 def hires(a: argparse.Namespace) -> Hires | None:
     if a.hires is None:
         return None
-    return Hires(scale=a.hires, steps=a.hires_steps, strength=a.hires_strength, upscaler=a.hires_upscaler)
+    return Hires(
+        scale=a.hires, **settings(a, steps="hires_steps", strength="hires_strength", upscaler="hires_upscaler")
+    )
 
 
 def lora(text: str) -> Lora:
@@ -181,18 +229,13 @@ def controls(a: argparse.Namespace) -> tuple[Control, ...]:
             f"--controlnet is given {len(a.controlnet)} times and --control-image {len(a.control_image)}: "
             "each needs the other"
         )
-    canny = None
-    if a.canny is not None:
-        low, high = (int(number) for number in pair("--canny", a.canny))
-        canny = (low, high)
+    shared = settings(a, strength="control_strength", start="control_start", end="control_end")
     return tuple(
         Control(
             path=path,
             image=read_image(image, "--control-image"),
-            strength=a.control_strength,
-            start=a.control_start,
-            end=a.control_end,
-            canny=canny,
+            canny=thresholds(a.canny) if a.canny is not None else None,
+            **shared,
         )
         for path, image in zip(a.controlnet, a.control_image, strict=True)
     )
@@ -205,19 +248,24 @@ def numbers(option: str, text: str) -> list[float]:
         raise RequestError(f"{option} {text}: give numbers with commas, such as 1,0.75,0.5,0.25,0") from error
 
 
-def pair(option: str, text: str) -> tuple[float, float]:
-    found = numbers(option, text)
-    if len(found) != 2:
-        raise RequestError(f"{option} {text}: two numbers with a comma")
-    return found[0], found[1]
+def thresholds(text: str) -> tuple[int, int]:
+    """Of `--canny`. Raises RequestError."""
+    try:
+        low, high = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise RequestError(f"--canny {text}: give two whole numbers with a comma, such as {LOW},{HIGH}") from error
+    return low, high
 
 
 def model_files(a: argparse.Namespace) -> ModelFiles:
-    """The files named one by one, and from --model what is not named."""
+    """The files named one by one, and from --model what is not named. Raises ConfigError for what is not there."""
     named = {name: path for name in (*FILES, "t5_tokenizer") if (path := getattr(a, name)) is not None}
     for name, path in named.items():
         if not os.path.exists(path):
-            raise ConfigError(f"--{name.replace('_', '-')} {path}: no such file")
+            raise ConfigError(f"{flag(name)} {path}: no such file")
+    for path in a.controlnet:
+        if not os.path.exists(path):
+            raise ConfigError(f"--controlnet {path}: no such file")
     tokenizer = named.pop("t5_tokenizer", None)
     return models.model_files(
         a.model,
