@@ -54,8 +54,9 @@ def model_files(
         paths,
         t5_tokenizer=t5_tokenizer or (found.tokenizer if found else None),
         prediction=prediction or (found.prediction if found else None),
-        loras=loras_in(lora_folders) | by_name(beside.get("lora", ())),
-        embeddings=embeddings_in(embedding_folders) | by_name(beside.get("embedding", ())),
+        loras=by_name(beside.get("lora", ())) | loras_in(lora_folders),
+        embeddings=by_name(beside.get("embedding", ())) | embeddings_in(embedding_folders),
+        controlnets=by_name(beside.get("controlnet", ())),
     )
 
 

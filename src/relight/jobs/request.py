@@ -33,8 +33,8 @@ class ModelFiles:
     """The files of a model by kind of network (`diffusion` or `unet`, `clip_l`, `t5xxl`, `vae`, ...), each in one file
     or several shards; all-in-one files are named once for each. `taesd` and `upscaler` serve any family.
 
-    `loras` and `embeddings` are what prompts can name: files by their names without endings. `prediction` is `eps` or
-    `v` where the user or the file says it.
+    `loras`, `embeddings` and `controlnets` are what requests can name: files by their names without endings.
+    `prediction` is `eps` or `v` where the user or the file says it.
     """
 
     family: Family = FLUX
@@ -42,6 +42,7 @@ class ModelFiles:
     t5_tokenizer: Path | None = None
     loras: Mapping[str, Path] = field(default_factory=dict)
     embeddings: Mapping[str, Path] = field(default_factory=dict)
+    controlnets: Mapping[str, Path] = field(default_factory=dict)
     prediction: str | None = None
 
     @classmethod
