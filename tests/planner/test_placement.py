@@ -77,7 +77,7 @@ def test_buffers_are_kept_together_only_where_all_of_them_fit() -> None:
 @pytest.mark.parametrize("budget", [3, 4])
 def test_a_card_too_small_is_refused_with_numbers_and_what_would_fit(budget: float) -> None:
     with pytest.raises(DoesNotFit) as caught:
-        placed(budget)
+        placed(budget, "diffusion=vulkan0")
     message = str(caught.value)
     assert "4.95 GiB are needed on vulkan0 (diffusion 4.54 GiB + 0.41 GiB" in message
     assert f"{budget:.2f} GiB are allowed" in message
@@ -86,9 +86,52 @@ def test_a_card_too_small_is_refused_with_numbers_and_what_would_fit(budget: flo
     assert "smaller picture" not in message and "pixels" not in message  # the weights alone are too large
 
 
+def test_a_backbone_left_open_goes_to_the_cpu_where_it_does_not_fit_and_the_rest_stays() -> None:
+    found = placed(3)
+    assert found.device["diffusion"] == "cpu" and on_gpu(found) == {"vae", "clip_l"}
+    assert "diffusion runs on the CPU" in found.notes[0] and "4.95 GiB are needed" in found.notes[0]
+    assert placed(8).notes == ()
+
+
+def test_what_is_done_sooner_on_the_cpu_leaves_the_gpu() -> None:
+    def seconds(placement: Placement) -> float:
+        return 10.0 if placement.device["vae"] == "cpu" else 12.0
+
+    asked = wanted(None, *FLUX, "vae")
+    found = place(asked, gpu="vulkan0", budget=8 * GIB, tiles=TILES, tile=None, measure=measure, cost=seconds)
+    assert on_gpu(found) == {"diffusion", "clip_l"}
+    pinned = place(
+        asked | {"vae": "vulkan0"}, gpu="vulkan0", budget=8 * GIB, tiles=TILES, tile=None, measure=measure, cost=seconds
+    )
+    assert "vae" in on_gpu(pinned)
+
+
+def test_no_tensor_passes_the_largest_allocation_of_the_card() -> None:
+    def largest(component: str, sizes: Mapping[str, int]) -> int:
+        return sizes["tile"] << 24 if component == "vae" else GIB // 4
+
+    def limited(spec: str | None, limit: int) -> Placement:
+        return place(
+            wanted(spec, *FLUX, "vae"),
+            gpu="vulkan0",
+            budget=8 * GIB,
+            tiles=TILES,
+            tile=None,
+            measure=measure,
+            max_allocation=limit,
+            largest=largest,
+        )
+
+    assert limited(None, 40 << 24).tile == 39
+    assert limited(None, 31 << 24).device["vae"] == "cpu"
+    assert limited(None, GIB // 8).device["diffusion"] == "cpu"
+    with pytest.raises(DoesNotFit, match="diffusion has a tensor of 0.25 GiB, and vulkan0 allocates at most 0.12 GiB"):
+        limited("diffusion=vulkan0", GIB // 8)
+
+
 def test_a_smaller_picture_is_named_where_the_weights_fit() -> None:
     with pytest.raises(DoesNotFit, match=r"a picture of at most 57% of the pixels"):
-        placed(4.8)
+        placed(4.8, "diffusion=vulkan0")
 
 
 PINNED = "diffusion=vulkan0,modulation=vulkan0,clip_l=vulkan0,vae=vulkan0"
@@ -155,7 +198,8 @@ def test_diffusion_elsewhere_leaves_the_gpu_to_the_others() -> None:
 @pytest.mark.parametrize("budget", [0, -1, 0.001])
 def test_no_memory_at_all_is_a_refusal_and_no_crash(budget: float) -> None:
     with pytest.raises(DoesNotFit, match="are allowed"):
-        placed(budget)
+        placed(budget, "diffusion=vulkan0")
+    assert set(placed(budget).device.values()) == {"cpu"}
 
 
 def test_small_amounts_are_told_in_mebibytes() -> None:
@@ -163,7 +207,7 @@ def test_small_amounts_are_told_in_mebibytes() -> None:
         return MemoryUse(20 << 20, 5 << 20)
 
     with pytest.raises(DoesNotFit, match=r"^25\.0 MiB are needed .* and 10\.0 MiB are allowed"):
-        place(wanted(None, "diffusion"), gpu="vulkan0", budget=10 << 20, tiles=TILES, tile=None, measure=small)
+        place(wanted("vulkan0", "diffusion"), gpu="vulkan0", budget=10 << 20, tiles=TILES, tile=None, measure=small)
 
 
 # --- Stable Diffusion
