@@ -9,7 +9,7 @@ import pytest
 
 from published import CHECKPOINTS, PUBLISHED, Shapes, after, averages, original, sd1_checkpoint, theirs, zeros
 from relight.weights.checkpoint import Checkpoint, open_component
-from relight.weights.identify import Identity, identify
+from relight.weights.identify import Identity, as_dict, describe, identify
 from relight.weights.names import clip_names
 from relight.weights.names_small import rrdb_names, taesd_names
 from relight.weights.names_unet import SD, SDXL, controlnet_names, from_averages, layout_of, unet_names
@@ -34,6 +34,9 @@ def test_single_file_checkpoint_holds_every_network_whole(model: str, tmp_path: 
     assert {c.kind: c.family for c in identity.components} == WHOLE[model]
     assert all(c.missing == () and c.usable for c in identity.components)
     assert next(c.model for c in identity.components if c.kind == "unet") == model
+    assert (identity.whole_model, as_dict(identity)["whole_model"]) == (model, model)
+    assert any(line.endswith("use as --model") for line in describe(identity))
+    assert any(f"{WHOLE[model]['unet']} (unet)" in line and "use as --diffusion" in line for line in describe(identity))
 
 
 UNETS = {
@@ -202,3 +205,5 @@ def test_prediction_is_what_the_file_says(
     path = zeros(tmp_path / "x.safetensors", original("sd2_unet") | extra, **metadata)
     identity, checkpoint = one(path)
     assert identity.prediction == checkpoint.prediction == prediction
+    said = [line.strip() for line in describe(identity) if "it predicts" in line]
+    assert said == {None: [], "v": ["it predicts v"], "eps": ["it predicts noise"]}[prediction]

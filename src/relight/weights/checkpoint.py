@@ -10,7 +10,7 @@ from relight.errors import ModelFileError, WeightMissing
 from relight.weights.assembly import take
 from relight.weights.container import Container, open_container
 from relight.weights.hints import model_of, prediction
-from relight.weights.recognise import KINDS, WANTED, Found, recognise
+from relight.weights.recognise import KINDS, WANTED, Found, flag, recognise
 from relight.weights.shards import weight_files
 from relight.weights.sizes import missing
 from relight.weights.stored import StoredTensor, gather
@@ -123,5 +123,5 @@ def _wrong_kind(kind: str, found: Sequence[Found], containers: Sequence[Containe
         count = sum(len(container.entries) for container in containers)
         return f"none of its {count} tensors belongs to a network relight knows; {WANTED[kind]} is needed here"
     families = " and ".join(dict.fromkeys(item.family for item in found))
-    flags = ", ".join(dict.fromkeys("--" + item.kind.replace("_", "-") for item in found if item.usable))
+    flags = ", ".join(dict.fromkeys(flag(item.kind) for item in found if item.usable))
     return f"holds {families}, not {WANTED[kind]}" + (f"; give it with {flags}" if flags else "; take another file")

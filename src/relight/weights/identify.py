@@ -10,9 +10,10 @@ from typing import Any
 
 from relight.weights.assembly import place_names
 from relight.weights.container import Container, open_container
+from relight.weights.families import TITLES
 from relight.weights.formats import STORED
 from relight.weights.hints import model_of, prediction
-from relight.weights.recognise import Found, recognise
+from relight.weights.recognise import FAMILIES, Found, flag, recognise
 from relight.weights.shards import weight_files
 from relight.weights.sizes import missing, sizes
 from relight.weights.stored import Stored, gather
@@ -32,6 +33,7 @@ HIGHLIGHTS = (
     "format",
 )
 MAX_VALUE_LENGTH = 80
+PREDICTIONS = {"eps": "it predicts noise", "v": "it predicts v"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ class Identity:
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(component.kind for component in self.components))
+
+    @property
+    def whole_model(self) -> str:
+        """The family of models that it holds every network of, or ""."""
+        models = (each.model for each in self.components if each.kind in ("diffusion", "unet"))
+        return next((model for model in models if set(FAMILIES[model]) <= set(self.kinds)), "")
 
     @property
     def family(self) -> str:
@@ -192,7 +200,7 @@ def as_dict(identity: Identity) -> dict[str, Any]:
     plain["components"] = [
         asdict(component) | {"missing": list(component.missing)} for component in identity.components
     ]
-    return {"family": identity.family, "kinds": list(identity.kinds), **plain}
+    return {"family": identity.family, "kinds": list(identity.kinds), "whole_model": identity.whole_model, **plain}
 
 
 def describe(identity: Identity) -> list[str]:
@@ -207,14 +215,17 @@ def describe(identity: Identity) -> list[str]:
         lines += _describe_component(component)
     if not identity.components:
         lines.append("  no network relight knows; formats: " + _format_line(identity.formats))
-    lines += [f"  {key}: {value}" for key, value in identity.metadata.items()]
-    return lines
+    if identity.whole_model:
+        lines.append(f"  holds all of a model of {TITLES[identity.whole_model]}; use as --model")
+    if identity.prediction:
+        lines.append(f"  {PREDICTIONS[identity.prediction]}")
+    return lines + [f"  {key}: {value}" for key, value in identity.metadata.items()]
 
 
 def _describe_component(component: Component) -> list[str]:
     names_as = f", names as {component.names_as} writes them" if component.names_as else ""
     prefix = f" after {component.prefix!r}" if component.prefix else ""
-    use = f"use as --{component.kind.replace('_', '-')}" if component.usable else "relight does not run it"
+    use = f"use as {flag(component.kind)}" if component.usable else "relight does not run it"
     amount = f"{component.tensors} tensors, {_count(component.parameters)} parameters, {gib(component.bytes)}"
     lines = [f"  {component.family} ({component.kind}): {amount}{names_as}{prefix}; {use}"]
     if component.sizes:

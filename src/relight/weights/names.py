@@ -115,7 +115,7 @@ VAE_DIFFUSERS = (
     (re.compile(r"((?:post_)?quant_conv)\."), r"\1."),
 )
 
-CLIP_TEXT = r"text_model\.(embeddings|encoder|final_layer_norm)\..+"
+CLIP_TEXT = r"text_model\.(embeddings|encoder\.layers\.\d{1,4}|final_layer_norm)\..+"
 OURS = {
     "diffusion": re.compile(
         r"(img_in|txt_in|time_in|vector_in|guidance_in|final_layer)\..+|(double_blocks|single_blocks)\.\d{1,4}\..+"

@@ -110,7 +110,7 @@ def layout_of(names: Iterable[str]) -> Layout:
     """From the blocks that are there. A block without attention on a level that has it elsewhere is given the least."""
     depths: dict[str, int] = {}
     for name in names:
-        if match := re.match(r"((?:input|output)_blocks\.\d+|middle_block)\.1\.transformer_blocks\.(\d{1,3})\.", name):
+        if match := re.match(r"((?:input|output)_blocks\.\d+|middle_block)\.1\.transformer_blocks\.(\d{1,2})\.", name):
             depths[match[1]] = max(depths.get(match[1], 0), 1 + int(match[2]))
     known = list(names)
     blocks = highest(r"input_blocks\.(\d+)\.", known)
@@ -125,7 +125,7 @@ def layout_of(names: Iterable[str]) -> Layout:
         inward[level] = [depth or least for depth in inward[level]]
         outward[levels - 1 - level] = [depth or least for depth in outward[levels - 1 - level]]
     labels = any(name.startswith("label_emb.") for name in known)
-    return Layout(tuple(map(tuple, inward)), max(depths.get("middle_block", 0), 0), tuple(map(tuple, outward)), labels)
+    return Layout(tuple(map(tuple, inward)), depths.get("middle_block", 0), tuple(map(tuple, outward)), labels)
 
 
 def unet_names(layout: Layout, shortcuts: bool = False) -> Iterator[str]:

@@ -45,6 +45,13 @@ FAMILIES = {
 }
 """Of each family of models, the kinds that make a picture together."""
 
+FLAGS = {"unet": "--diffusion", "embedding": "--embedding-dir"}
+
+
+def flag(kind: str) -> str:
+    """The command line's option for a file of this kind."""
+    return FLAGS.get(kind, "--" + kind.replace("_", "-"))
+
 
 @dataclass(frozen=True)
 class Found:

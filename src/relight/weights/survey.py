@@ -7,9 +7,7 @@ from typing import Any
 
 from relight.weights.families import TITLES
 from relight.weights.folder import Components, Files, find_components
-from relight.weights.identify import gib
-
-PREDICTIONS = {"eps": "it predicts noise", "v": "it predicts v"}
+from relight.weights.identify import PREDICTIONS, gib
 
 
 def describe_folder(path: Path) -> list[str]:
