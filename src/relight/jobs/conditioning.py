@@ -48,7 +48,7 @@ class ConditioningCache:
     def _read(self, key: str) -> dict[str, np.ndarray] | None:
         path = self.folder / (key + SUFFIX)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             os.utime(path)
         except FileNotFoundError:
