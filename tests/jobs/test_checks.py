@@ -14,6 +14,11 @@ from relight.errors import ModelFileError, RequestError
 from relight.jobs.checks import Checked
 from relight.jobs.request import ModelFiles
 
+
+def with_file(files: ModelFiles, kind: str, path: Path) -> ModelFiles:
+    return replace(files, paths={**files.paths, kind: (path,)})
+
+
 HEAD = "double_blocks.0.img_attn.norm.query_norm.scale"
 T5_TABLE = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 DECODER_IN = "decoder.conv_in.weight"
@@ -46,7 +51,7 @@ def test_shapes_that_make_no_network_name_the_file(
 ) -> None:
     odd = checkpoints.safetensors(tmp_path / "odd.safetensors", checkpoints.arrays(kind, **sizes) | changed, "F16")
     with pytest.raises(ModelFileError, match=said) as caught:
-        Checked(replace(tiny_files, **{kind: (odd,)}))
+        Checked(with_file(tiny_files, kind, odd))
     assert str(caught.value).startswith(f"{odd}: ")
 
 
@@ -54,16 +59,23 @@ def test_an_autoencoder_of_another_family_does_not_fit(tiny_files: ModelFiles, t
     four = checkpoints.arrays("vae", channels=(32,) * 4, latent=4, sides=("decoder",))
     odd = checkpoints.safetensors(tmp_path / "sd.safetensors", four, "F16")
     with pytest.raises(ModelFileError, match=r"sd\.safetensors"):
-        Checked(replace(tiny_files, vae=(odd,)))
+        Checked(with_file(tiny_files, "vae", odd))
+
+
+def test_weights_of_a_prompt_are_for_t5_alone(tiny_files: ModelFiles) -> None:
+    checked = Checked(tiny_files)
+    plain, weighted = checked.flux_tokens("a red cat", 32), checked.flux_tokens("a (red:1.5) cat", 32)
+    np.testing.assert_array_equal(plain.clip.ids, weighted.clip.ids)
+    assert set(plain.weights) == {1.0} and set(weighted.weights) == {1.0, 1.5}
 
 
 def test_a_prompt_is_tokens_for_both_encoders(tiny_files: ModelFiles) -> None:
     checked = Checked(tiny_files)
-    tokens = checked.tokens("a cat", 32)
+    tokens = checked.flux_tokens("a cat", 32)
     assert tokens.clip.ids.shape == (77,) and tokens.t5.ids.shape == (32,) and not tokens.t5.cut
-    assert checked.tokens("", 32).t5.count == 0
+    assert checked.flux_tokens("", 32).t5.count == 0
     with pytest.raises(RequestError, match="not valid Unicode"):
-        checked.tokens("\udcff", 32)
+        checked.flux_tokens("\udcff", 32)
 
 
 def test_the_files_are_let_go_after_the_check(tiny_files: ModelFiles) -> None:
@@ -71,4 +83,4 @@ def test_the_files_are_let_go_after_the_check(tiny_files: ModelFiles) -> None:
     if not maps.exists():
         pytest.skip("no /proc here")
     Checked(tiny_files)
-    assert str(tiny_files.diffusion[0]) not in maps.read_text()
+    assert str(tiny_files.of("diffusion")[0]) not in maps.read_text()

@@ -15,7 +15,7 @@ from relight.planner.placement import GIB
 from relight.planner.profiles import PROFILES
 from relight.workers.protocol import Message
 
-NOWHERE = ModelFiles(diffusion=(Path("d"),), clip_l=(Path("c"),), t5xxl=(Path("t"),), vae=(Path("v"),))
+NOWHERE = ModelFiles.of_family("flux", {kind: (Path(kind),) for kind in ("diffusion", "clip_l", "t5xxl", "vae")})
 CARD = {"name": "vulkan0", "description": "a card", "type": "gpu", "memory_free": 10 * GIB}
 SOFTWARE = {"name": "vulkan0", "description": "llvmpipe", "type": "software", "memory_free": 20 * GIB}
 CPU = {"name": "ggml-cpu", "description": "a processor", "type": "cpu", "memory_free": 20 * GIB}

@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +16,26 @@ import pytest
 from PIL import Image
 
 from relight.errors import ConfigError, OutputError
+from relight.images.infotext import parse_parameters
 from relight.jobs import output
-from relight.jobs.pipeline import Picture
+from relight.jobs.events import Previewed
+from relight.jobs.pictures import Picture
+from relight.jobs.request import GenerateRequest, Hires, Redraw
 
 PICTURE = Picture(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8), seed=7)
 REPORT: dict[str, Any] = {
     "prompt": "a cat, sitting\non a mat",
-    "sigmas": [1.0, 0.5, 0.0],
+    "negative_prompt": "",
+    "family": "flux",
+    "steps": 2,
     "sampler": "euler",
+    "schedule": "simple",
+    "cfg_scale": 1.0,
+    "clip_skip": 1,
     "guidance": None,
+    "strength": None,
+    "hires": None,
+    "loras": [],
     "width": 48,
     "height": 32,
     "model": "flux1-schnell-Q4_K_S",
@@ -46,9 +58,54 @@ def test_parameters_are_the_prompt_and_then_one_line_as_a1111_writes_them(tmp_pa
     *prompt, settings = written(tmp_path / "a.png").info["parameters"].split("\n")
     assert "\n".join(prompt) == REPORT["prompt"]
     assert settings == (
-        "Steps: 2, Sampler: Euler, CFG scale: 1, Seed: 7, Size: 48x32, Model: flux1-schnell-Q4_K_S, RNG: GPU, "
-        "Version: relight"
+        "Steps: 2, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 7, Size: 48x32, "
+        "Model: flux1-schnell-Q4_K_S, RNG: GPU, Version: relight"
     )
+
+
+def test_everything_that_makes_a_picture_of_stable_diffusion_is_read_back_by_a1111s_names(tmp_path: Path) -> None:
+    hires = {"from_size": [24, 16], "scale": 2.0, "strength": 0.6, "steps": 10, "upscaler": "latent-nearest-exact"}
+    text = written(
+        tmp_path / "a.png",
+        family="sd1",
+        negative_prompt="blurry, text",
+        sampler="dpmpp_2m_sde",
+        schedule="karras",
+        cfg_scale=7.5,
+        clip_skip=2,
+        steps=20,
+        hires=hires,
+    ).info["parameters"]
+    read = parse_parameters(text)
+    assert read["Prompt"] == REPORT["prompt"] and read["Negative prompt"] == "blurry, text"
+    expected = {
+        "Steps": "20",
+        "Sampler": "DPM++ 2M SDE",
+        "Schedule type": "Karras",
+        "CFG scale": "7.5",
+        "Size": "24x16",
+        "Clip skip": "2",
+        "Denoising strength": "0.6",
+        "Hires upscale": "2.0",
+        "Hires steps": "10",
+        "Hires upscaler": "Latent (nearest-exact)",
+    }
+    assert {name: read[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("family", "skip"), [("sd1", 1), ("sdxl", 2)])
+def test_a_clip_skip_that_is_the_models_own_is_not_named(tmp_path: Path, family: str, skip: int) -> None:
+    assert "Clip skip" not in written(tmp_path / "a.png", family=family, clip_skip=skip).info["parameters"]
+
+
+def test_a_lora_given_beside_the_prompt_is_named_in_it_and_one_in_it_once(tmp_path: Path) -> None:
+    loras = [{"name": "ink", "weight": 0.5}, {"name": "wash", "weight": 1.0}]
+    text = written(tmp_path / "a.png", prompt="a cat <lora:wash:1>", loras=loras).info["parameters"]
+    assert text.split("\n")[0] == "a cat <lora:wash:1> <lora:ink:0.5>"
+
+
+def test_a_picture_that_began_from_another_says_how_much_is_new(tmp_path: Path) -> None:
+    assert "Denoising strength: 0.4" in written(tmp_path / "a.png", strength=0.4).info["parameters"]
 
 
 def test_guidance_and_the_cpus_noise_are_named(tmp_path: Path) -> None:
@@ -84,11 +141,11 @@ def test_a_picture_there_before_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_failure_amid_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(self: Image.Image, file: Any, *arguments: Any, **keywords: Any) -> None:
-        file.write(b"\x89PNG half of it")
+    def replace_it(part: str, path: Path) -> None:
+        assert Path(part).exists()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", save)
+    monkeypatch.setattr(os, "replace", replace_it)
     (tmp_path / "a.png").write_bytes(b"old")
     with pytest.raises(OutputError, match=r"a\.png cannot be written: No space left on device; name another place"):
         written(tmp_path / "a.png")
@@ -96,10 +153,10 @@ def test_a_failure_amid_writing_leaves_what_was_there(tmp_path: Path, monkeypatc
 
 
 def test_an_interruption_amid_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(*arguments: Any, **keywords: Any) -> None:
+    def replace_it(part: str, path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", save)
+    monkeypatch.setattr(os, "replace", replace_it)
     with pytest.raises(KeyboardInterrupt):
         written(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
@@ -131,6 +188,32 @@ class Disk(NamedTuple):
     total: int
     used: int
     free: int
+
+
+def test_room_is_for_the_picture_as_it_ends_up() -> None:
+    plain = GenerateRequest(prompt="", width=512, height=256)
+    assert output.most_pixels(plain) == 512**2
+    assert output.most_pixels(replace(plain, hires=Hires(scale=1.5), upscale=2)) == (512 * 1.5 * 2) ** 2
+    photograph, mask = np.zeros((3000, 4000, 3), np.uint8), np.ones((3000, 4000), np.float32)
+    redraw = Redraw(image=photograph, mask=mask, only_masked=True)
+    assert output.most_pixels(replace(plain, redraw=redraw)) == 3000 * 4000
+
+
+def test_previews_are_written_over_one_another(tmp_path: Path) -> None:
+    previews = output.Previews(tmp_path / "on the way", "cat")
+    for step in range(2):
+        previews.write(Previewed(1, step + 1, 2, np.full((8, 8, 3), step, np.uint8)))
+    (path,) = (tmp_path / "on the way").iterdir()
+    with Image.open(path) as image:
+        assert path.name == "cat-preview-2.png" and image.getpixel((0, 0)) == (1, 1, 1)
+
+
+def test_previews_need_a_folder_that_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"--preview-dir .*file: .*; name a folder that exists"):
+        output.Previews(tmp_path / "file", "cat")
+    with pytest.raises(OutputError, match="--preview-dir"):
+        output.Previews(tmp_path / "none" / "below", "cat")
 
 
 @pytest.fixture

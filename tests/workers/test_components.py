@@ -11,14 +11,28 @@ from relight.executors.base import CompileOptions
 from relight.executors.limit import MemoryLimit
 from relight.jobs.request import ModelFiles
 from relight.workers import child
-from relight.workers.components import ClipL, Place, VaeDecoder, way_out
+from relight.workers.components import ClipText, VaeDecoder
+from relight.workers.components.base import Opening, way_out
+from relight.workers.components.place import Place
 
-SIZES = {"text_tokens": 16, "latent_height": 8, "latent_width": 8, "steps": 1, "tile": 8}
+SIZES = {"text_tokens": 16, "latent_height": 8, "latent_width": 8, "tile": 8}
 OPTIONS = CompileOptions(precision="f32")
 
 
 def place() -> Place:
     return Place(EXECUTORS["ggml-cpu"]())
+
+
+def decoder(files: ModelFiles, place: Place) -> VaeDecoder:
+    return VaeDecoder(Opening("vae", "vae", files.of("vae"), OPTIONS), place)
+
+
+def clip_l(files: ModelFiles, place: Place) -> ClipText:
+    return ClipText(Opening("clip_l", "clip_l", files.of("clip_l"), OPTIONS), place)
+
+
+def nobody(done: int, total: int, seconds: float = 0.0, arrays: object = None, /) -> None:
+    """Whom progress is told."""
 
 
 def limited(place: Place, nbytes: int | None) -> MemoryLimit:
@@ -29,7 +43,7 @@ def limited(place: Place, nbytes: int | None) -> MemoryLimit:
 
 def test_ram_that_is_short_is_told_with_component_numbers_and_way_out(tiny_files: ModelFiles) -> None:
     here = place()
-    vae = VaeDecoder("vae", tiny_files.vae, here, OPTIONS)
+    vae = decoder(tiny_files, here)
     limit = limited(here, 1 << 16)
     before = limit.used
     try:
@@ -58,8 +72,8 @@ def test_the_cpu_executor_is_held_to_the_ram_there_is(monkeypatch: pytest.Monkey
 
 def test_one_program_is_kept_for_each_component(tiny_files: ModelFiles) -> None:
     here = place()
-    vae = VaeDecoder("vae", tiny_files.vae, here, OPTIONS)
-    clip = ClipL("clip_l", tiny_files.clip_l, here, OPTIONS)
+    vae = decoder(tiny_files, here)
+    clip = clip_l(tiny_files, here)
     limit = limited(here, None)
     try:
         clip_program, small = clip.program(SIZES), vae.program(SIZES)
@@ -77,13 +91,13 @@ def test_one_program_is_kept_for_each_component(tiny_files: ModelFiles) -> None:
 def test_without_room_for_all_programs_one_exists_at_a_time(tiny_files: ModelFiles) -> None:
     here = place()
     here.keep_programs = False
-    vae = VaeDecoder("vae", tiny_files.vae, here, OPTIONS)
-    clip = ClipL("clip_l", tiny_files.clip_l, here, OPTIONS)
+    vae = decoder(tiny_files, here)
+    clip = clip_l(tiny_files, here)
     try:
         vae.program(SIZES)
         clip.program(SIZES)
         assert list(here.programs) == ["clip_l"]
-        picture = vae.decode(SIZES, np.zeros((16, 8, 8), np.float32), lambda done, total, seconds: None)
+        picture = vae.run(SIZES, {"latents": np.zeros((16, 8, 8), np.float32)}, {}, nobody)["image"]
         assert picture.shape == (64, 64, 3) and list(here.programs) == ["vae"]
     finally:
         vae.close()
@@ -92,8 +106,8 @@ def test_without_room_for_all_programs_one_exists_at_a_time(tiny_files: ModelFil
 
 def test_a_program_that_does_not_fit_beside_others_takes_their_place(tiny_files: ModelFiles) -> None:
     here = place()
-    vae = VaeDecoder("vae", tiny_files.vae, here, OPTIONS)
-    clip = ClipL("clip_l", tiny_files.clip_l, here, OPTIONS)
+    vae = decoder(tiny_files, here)
+    clip = clip_l(tiny_files, here)
     try:
         clip.load(SIZES)
         vae.program(SIZES)
@@ -110,7 +124,7 @@ def test_a_closed_component_leaves_nothing_on_the_device(tiny_files: ModelFiles)
     here = place()
     limit = limited(here, None)
     before = limit.used
-    vae = VaeDecoder("vae", tiny_files.vae, here, OPTIONS)
+    vae = decoder(tiny_files, here)
     vae.program(SIZES)
     assert limit.used > before
     vae.close()
@@ -119,7 +133,7 @@ def test_a_closed_component_leaves_nothing_on_the_device(tiny_files: ModelFiles)
 
 def test_the_peak_reported_is_the_one_since_the_last_report(tiny_files: ModelFiles) -> None:
     here = place()
-    vae = VaeDecoder("vae", tiny_files.vae, here, OPTIONS)
+    vae = decoder(tiny_files, here)
     vae.program(SIZES)
     held = child.used(here.executor)["used_bytes"]
     vae.close()
@@ -130,9 +144,9 @@ def test_the_peak_reported_is_the_one_since_the_last_report(tiny_files: ModelFil
 
 def test_a_picture_that_is_no_numbers_is_refused(tiny_files: ModelFiles) -> None:
     here = place()
-    vae = VaeDecoder("vae", tiny_files.vae, here, OPTIONS)
+    vae = decoder(tiny_files, here)
     try:
         with pytest.raises(ExecutorError, match=r"values that are not numbers; decode it elsewhere"):
-            vae.decode(SIZES, np.full((16, 8, 8), np.nan, np.float32), lambda done, total, seconds: None)
+            vae.run(SIZES, {"latents": np.full((16, 8, 8), np.nan, np.float32)}, {}, nobody)
     finally:
         vae.close()
