@@ -75,7 +75,7 @@ class Checked:
             return
         paths = self.files.paths.get(kind, ())
         if not paths:
-            raise ConfigError(f"what is asked for needs the file of a {kind} network; give it with --{dashed(kind)}")
+            raise ConfigError(f"what is asked for needs a model file that is not there; give it with --{dashed(kind)}")
         config = self._open(kind, paths)
         channels = self.configs["vae"].latent_channels
         if kind == "taesd" and config.latent_channels != channels:

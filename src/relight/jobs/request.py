@@ -227,4 +227,4 @@ class GenerateRequest:
 def _within(name: str, value: float, least: float, most: float) -> None:
     """Raises RequestError, also for what is no number."""
     if not (math.isfinite(value) and least <= value <= most):
-        raise RequestError(f"{name} {value:g}: {least:g} to {most:g}")
+        raise RequestError(f"{name} {value if isinstance(value, int) else f'{value:g}'}: {least:g} to {most:g}")
