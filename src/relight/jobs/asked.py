@@ -83,6 +83,13 @@ def request_of(
     return GenerateRequest(**values)
 
 
+def pictures_named(asked: Mapping[str, Any]) -> list[str]:
+    """Of a request that may not be checked yet: the pictures it names, each once."""
+    parts = [asked.get("redraw"), *(asked.get("controls") or [])]
+    names = [part.get(field) for part in parts if isinstance(part, Mapping) for field in ("image", "mask")]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
 def redraw(asked: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Redraw:
     values = fields("redraw.", asked, REDRAW)
     if "image" not in values:

@@ -14,6 +14,7 @@ import numpy as np
 
 from relight.errors import ConfigError, WorkerError
 from relight.executors.base import CompileOptions, MemoryUse
+from relight.jobs.budgets import Budget
 from relight.jobs.conditioning import DEFAULT_BYTES, ConditioningCache
 from relight.jobs.families import OPTIONAL
 from relight.jobs.request import ModelFiles
@@ -40,6 +41,9 @@ class EngineSettings:
 
     `backend` as `--backend` takes it; `max_vram_bytes` bounds what is allocated on the GPU; `threads` of each CPU
     executor (None: physical cores); `profile` is a card to pretend to have. `check_results` looks at what comes out.
+    `nodes_per_submit` bounds the operations that a GPU gets at a time (None: as suits the card).
+    `gpu` is the card to use where components are not sent to one by name; `max_vram_share` what part of its memory may
+    be filled. `budgets` bound single components, `largest_tile` the autoencoder's tiles in latent pixels.
     `conditioning_folder` keeps what text encoders gave, up to `conditioning_bytes`; None keeps nothing.
     """
 
@@ -49,8 +53,20 @@ class EngineSettings:
     options: CompileOptions = CompileOptions()
     profile: Profile | None = None
     check_results: bool = True
+    nodes_per_submit: int | None = None
+    gpu: str | None = None
+    max_vram_share: float | None = None
+    budgets: tuple[Budget, ...] = ()
+    largest_tile: int | None = None
     conditioning_folder: Path | None = None
     conditioning_bytes: int = DEFAULT_BYTES
+
+    def environment(self) -> dict[str, str]:
+        """Of the workers, where the user has not set it."""
+        environment = dict(self.profile.environment) if self.profile else {}
+        if self.nodes_per_submit is not None:
+            environment["GGML_VK_MAX_NODES_PER_SUBMIT"] = str(self.nodes_per_submit)
+        return environment
 
     def cache(self) -> ConditioningCache | None:
         if self.conditioning_folder is None:
@@ -92,8 +108,7 @@ class Fleet:
         name = worker_name(device)
         self._check_open()
         if name not in self.workers:
-            profile = self.settings.profile
-            self.workers[name] = Worker(name, profile.environment if profile else None)
+            self.workers[name] = Worker(name, self.settings.environment())
             self.lanes[name] = ThreadPoolExecutor(1, thread_name_prefix=name)
         return self.workers[name]
 
@@ -157,8 +172,12 @@ class Fleet:
         bounds = [max(0, int(gpu["memory_free"]) - HEADROOM_BYTES)]
         if self.settings.max_vram_bytes is not None:
             bounds.append(self.settings.max_vram_bytes)
-        if self.settings.profile is not None:
-            bounds.append(self.settings.profile.limit_bytes)
+        profile = self.settings.profile
+        if profile is not None:
+            bounds.append(profile.limit_bytes)
+        if self.settings.max_vram_share is not None:
+            total = profile.memory_bytes if profile else int(gpu["memory_total"])
+            bounds.append(int(self.settings.max_vram_share * total))
         return min(bounds)
 
     def open_executor(self, executor: str, limit_bytes: int | None = None) -> None:

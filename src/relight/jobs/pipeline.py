@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from relight.jobs.budgets import Within
 from relight.jobs.checks import Checked
 from relight.jobs.clock import Clock
 from relight.jobs.decode import Decoding
 from relight.jobs.events import Checkpointed, Listener, Planned, Warned
-from relight.jobs.fleet import EngineSettings, Fleet
+from relight.jobs.fleet import EngineSettings, Fleet, Gpu
 from relight.jobs.loras import for_backbone, for_text
 from relight.jobs.pictures import Picture, submit
 from relight.jobs.report import report
@@ -24,7 +25,7 @@ from relight.jobs.settle import Settled, settle
 from relight.jobs.text import TextPlan, text_stage
 from relight.jobs.upscalers import BY_MODEL, latent_method
 from relight.models.tiling import tile_candidates
-from relight.planner.backends import parse
+from relight.planner.backends import GPU, on_gpu, parse
 from relight.planner.placement import GIB, Placement, place
 
 MAX_ROWS = 16
@@ -119,18 +120,24 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         wanted = {name: self.wanted[name] for name in names}
         if wanted.get("taesd") == "auto" and request.decode_with != "taesd":
             wanted["taesd"] = "cpu"  # previews are made while the GPU denoises
-        named = {device for device in wanted.values() if device.startswith("vulkan")}
-        gpu = fleet.find_gpu(named, needed="auto" in wanted.values())
+        gpu = self._gpu(wanted)
+        wanted = on_gpu(wanted, gpu.name if gpu else None)
         if key not in self._placements:
-            self._placements[key] = place(
+            within = Within(
+                self.settings.budgets, lambda name, device, more: fleet.measure(name, device, sizes | dict(more))
+            )
+            tiles = self._tiles(sizes)
+            placed = place(
                 wanted,
                 gpu=gpu.name if gpu else None,
                 budget=gpu.budget if gpu else 0,
-                tiles=tile_candidates(sizes["latent_height"], sizes["latent_width"]),
+                tiles=tiles,
                 tile=request.tile,
-                measure=lambda component, device, more: fleet.measure(component, device, sizes | dict(more)),
+                measure=within,
                 batches=self._batches(settled),
             )
+            choices = [request.tile] if request.tile else tiles
+            self._placements[key] = within.on_cpu(placed, choices, plan.cached)
         placement = self._placements[key]
         if gpu:
             fleet.make_room(gpu.name, placement.device, gpu.budget - placement.peak_bytes(gpu.name))
@@ -139,6 +146,21 @@ class Pipeline(AbstractContextManager["Pipeline"]):
             if component not in plan.cached:
                 fleet.open(component, device)
         return placement
+
+    def _gpu(self, wanted: Mapping[str, str]) -> Gpu | None:
+        """The card that components are sent to by name, else the one in the settings, else the first."""
+        devices = set(wanted.values())
+        named = {device for device in devices if device.startswith("vulkan")}
+        needed = bool(devices & {"auto", GPU})
+        if not named and needed and self.settings.gpu is not None:
+            named = {self.settings.gpu}
+        return self.fleet.find_gpu(named, needed=needed)
+
+    def _tiles(self, sizes: Mapping[str, int]) -> list[int]:
+        """Of the autoencoder, largest first."""
+        tiles = list(tile_candidates(sizes["latent_height"], sizes["latent_width"]))
+        largest = self.settings.largest_tile
+        return [tile for tile in tiles if largest is None or tile <= largest] or tiles[-1:]
 
     def _beside(self) -> tuple[Any, ...]:
         """What goes into the backbone's graph besides the picture."""

@@ -1,0 +1,1 @@
+"""What runs on this machine: jobs from the ledger on pipelines, the language model beside them, who has the card."""

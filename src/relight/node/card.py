@@ -1,0 +1,139 @@
+"""Who has how much of the card: never more in all than it holds, by plan and by the device's own word."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from relight.errors import DoesNotFit
+from relight.planner.amounts import amount
+
+log = logging.getLogger(__name__)
+
+SETTLED_S = 5.0
+"""What drivers take to give memory back after a process has ended."""
+POLL_S = 0.02
+
+
+class Tenant(Protocol):
+    """What can hold a part of the card."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for what it does now."""
+
+    def leave(self) -> None:
+        """Give all of it back. Never called while it is busy; it must not ask the card for anything."""
+
+
+@dataclass
+class Holding:
+    tenant: Tenant
+    nbytes: int = 0
+    pinned: bool = False
+    used: float = 0.0
+
+
+class Card:
+    """One GPU of `total` bytes to give out. `free` asks the device what is free; None where it cannot say."""
+
+    def __init__(self, total: int, free: Callable[[], int | None] = lambda: None) -> None:
+        self.total, self._free = total, free
+        self._holdings: dict[str, Holding] = {}
+        self._lock = threading.RLock()
+
+    def join(self, name: str, tenant: Tenant, *, pinned: bool = False) -> None:
+        with self._lock:
+            self._holdings[name] = Holding(tenant, pinned=pinned)
+
+    def held(self) -> dict[str, int]:
+        with self._lock:
+            return {name: holding.nbytes for name, holding in self._holdings.items()}
+
+    def room(self, name: str) -> int:
+        """Bytes `name` could have without anybody leaving who is at work or pinned: those of idle others count."""
+        with self._lock:
+            stay = (h.nbytes for n, h in self._holdings.items() if n != name and (h.pinned or h.tenant.busy))
+            return self.total - sum(stay)
+
+    def take(self, name: str, nbytes: int) -> None:
+        """Let `name` hold so many bytes, whatever it held before; idle others leave for that, the longest unused first,
+        and what they leave is waited for. Raises DoesNotFit where those at work or pinned leave too little."""
+        with self._lock:
+            mine = self._holdings[name]
+            if nbytes > self.room(name):
+                others = ", ".join(
+                    f"{n} {amount(h.nbytes)}" for n, h in self._holdings.items() if n != name and h.nbytes
+                )
+                raise DoesNotFit(
+                    f"{name} needs {amount(nbytes)} of the card's {amount(self.total)}; in use: {others or 'nothing'}. "
+                    "Wait until that is idle, or take a smaller model or picture"
+                )
+            left = self._make_room(name, nbytes)
+            grown = nbytes - mine.nbytes
+            mine.nbytes, mine.used = nbytes, time.monotonic()
+        if left:
+            self._wait_until_free(grown)
+
+    def take_when_idle(self, name: str, nbytes: int, give_up: Callable[[], bool]) -> None:
+        """As `take`, but those at work are waited for. Raises DoesNotFit only where even that would not help, or when
+        `give_up` says so."""
+        while True:
+            try:
+                return self.take(name, nbytes)
+            except DoesNotFit:
+                with self._lock:
+                    pinned = sum(h.nbytes for n, h in self._holdings.items() if n != name and h.pinned)
+                if nbytes > self.total - pinned or give_up():
+                    raise
+                time.sleep(POLL_S)
+
+    def _make_room(self, name: str, nbytes: int) -> bool:
+        """Whether anybody left."""
+        idle = [(h.used, n) for n, h in self._holdings.items() if n != name and h.nbytes and not h.pinned]
+        left = False
+        for _, other in sorted(idle):
+            if self._others(name) + nbytes <= self.total:
+                break
+            holding = self._holdings[other]
+            if holding.tenant.busy:
+                continue
+            log.info("%s leaves the card for %s: %s", other, name, amount(holding.nbytes))
+            holding.tenant.leave()
+            holding.nbytes, left = 0, True
+        return left
+
+    def _others(self, name: str) -> int:
+        return sum(holding.nbytes for other, holding in self._holdings.items() if other != name)
+
+    def _wait_until_free(self, nbytes: int) -> None:
+        deadline = time.monotonic() + SETTLED_S
+        while (free := self._free()) is not None and free < nbytes and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+    def give_back(self, name: str) -> None:
+        with self._lock:
+            self._holdings[name].nbytes = 0
+
+    def touch(self, name: str) -> None:
+        """It was used now."""
+        with self._lock:
+            self._holdings[name].used = time.monotonic()
+
+    def leave_if_idle(self, after_s: float) -> list[str]:
+        """Those that were unused for so long leave; their names."""
+        now = time.monotonic()
+        with self._lock:
+            gone = [
+                name
+                for name, h in self._holdings.items()
+                if h.nbytes and not h.pinned and not h.tenant.busy and now - h.used >= after_s
+            ]
+            for name in gone:
+                self._holdings[name].tenant.leave()
+                self._holdings[name].nbytes = 0
+        return gone

@@ -1,0 +1,241 @@
+"""The line of pictures: image jobs of the ledger on the pipeline of their model, several beside one another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+import numpy as np
+
+from relight.errors import (
+    ConfigError,
+    DoesNotFit,
+    JobCancelled,
+    ModelFileError,
+    OutOfDeviceMemory,
+    RelightError,
+    RequestError,
+    RuinedPicture,
+    WorkerError,
+)
+from relight.images.write import encoded
+from relight.jobs.asked import pictures_named, request_of
+from relight.jobs.events import Advanced, Checkpointed, Event, Planned, Previewed, Warned
+from relight.jobs.output import parameters_text
+from relight.jobs.pipeline import Pipeline, Result
+from relight.jobs.request import GenerateRequest
+from relight.ledger import Attempt, Cause, Ledger, NewResult
+from relight.node.card import Card
+from relight.node.ladder import Ladder, Rung
+
+log = logging.getLogger(__name__)
+
+KIND = "image"
+AT_ONCE = 3
+"""One encoded, one denoised, one decoded; more would only wait."""
+CHECKPOINT_S = 5.0
+HEARTBEAT_S = 1.0
+IDLE_S = 1.0
+BREAK_OFF_S = 2.0
+"""A step that takes longer is lost: the worker is ended in it, and the job goes on from the checkpoint before."""
+CODES: tuple[tuple[type[RelightError], str], ...] = (
+    (RequestError, "invalid_request"),
+    (ModelFileError, "model_file"),
+    (ConfigError, "configuration"),
+    (DoesNotFit, "does_not_fit"),
+    (OutOfDeviceMemory, "out_of_memory"),
+    (RuinedPicture, "ruined"),
+    (WorkerError, "worker_lost"),
+    (RelightError, "failed"),
+)
+
+
+class Shelf(Protocol):
+    """Where the line gets a model's pipeline; it belongs to the line until it is given back."""
+
+    def take(self, model: str, rung: Rung) -> Pipeline: ...
+    def give_back(self, pipeline: Pipeline) -> None: ...
+
+
+class PictureLine:
+    """Claims jobs as long as it runs. Jobs of another model wait until those of the one that is open have ended."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        shelf: Shelf,
+        *,
+        at_once: int = AT_ONCE,
+        checkpoint_s: float = CHECKPOINT_S,
+        card: Card | None = None,
+        tell: Callable[[str, Event], None] = lambda job_id, event: None,
+    ) -> None:
+        self.ledger, self.shelf, self.at_once, self.checkpoint_s, self.tell = ledger, shelf, at_once, checkpoint_s, tell
+        self.card, self.ladder = card, Ladder()
+        self._free = threading.Semaphore(at_once)
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._lock = threading.Condition()
+        self._running: dict[str, Making] = {}
+        self._thread = threading.Thread(target=self._claim_all, name="pictures", daemon=True)
+        self._unwatch = ledger.watch(None, lambda job: self._wake.set())
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Take no more; let what runs end within the deadline, then break it off: it goes on from its checkpoint."""
+        self._stopping.set()
+        self._wake.set()
+        ends = time.monotonic() + deadline_s
+        with self._lock:
+            self._lock.wait_for(lambda: not self._running, max(0.0, ends - time.monotonic()))
+            for making in self._running.values():
+                making.broken_off = True
+            self._lock.wait_for(lambda: not self._running, BREAK_OFF_S)
+        self._unwatch()
+        self._thread.join(BREAK_OFF_S)
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a running job at its next step; the ledger knows already."""
+        with self._lock:
+            if making := self._running.get(job_id):
+                making.cancelled = True
+
+    @property
+    def busy(self) -> bool:
+        with self._lock:
+            return bool(self._running)
+
+    def _claim_all(self) -> None:
+        while not self._stopping.is_set():
+            self._free.acquire()
+            attempt = None if self._stopping.is_set() else self.ledger.claim((KIND,), "pictures")
+            if attempt is None:
+                self._free.release()
+                self._wake.wait(IDLE_S)
+                self._wake.clear()
+                continue
+            self._wait_for_others(attempt.job.model)
+            if self._stopping.is_set():
+                self.ledger.release(attempt)
+                return
+            making = Making(self, attempt)
+            with self._lock:
+                self._running[attempt.job.id] = making
+            threading.Thread(target=self._run, args=(making,), name=attempt.job.id, daemon=True).start()
+
+    def _wait_for_others(self, model: str) -> None:
+        with self._lock:
+            self._lock.wait_for(lambda: all(m.attempt.job.model == model for m in self._running.values()))
+
+    def _run(self, making: Making) -> None:
+        try:
+            making.run()
+        except Exception:
+            log.exception("job %s", making.attempt.job.id)
+        finally:
+            with self._lock:
+                del self._running[making.attempt.job.id]
+                self._lock.notify_all()
+            self._free.release()
+            self._wake.set()
+
+
+class Making:
+    """One attempt at one job."""
+
+    def __init__(self, line: PictureLine, attempt: Attempt) -> None:
+        self.line, self.ledger, self.attempt = line, line.ledger, attempt
+        self.cancelled = self.broken_off = False
+        self._progress: dict[str, Any] = {}
+        self._told = 0.0
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        job = self.attempt.job
+        kind: Hashable = job.model
+        try:
+            asked = dict(job.request) | dict(job.chosen)
+            kind = (job.model, asked.get("width"), asked.get("height"), asked.get("batch"))
+            rung = self.line.ladder.rung(kind, job.losses)
+            pipeline = self.line.shelf.take(job.model, rung)
+        except RelightError as error:
+            self.ledger.fail(self.attempt, cause_of(error), retry=False)
+            return
+        try:
+            request = request_of(asked, self._inputs(asked), pipeline.checked.files)
+            result = self._make(pipeline, rung.request(request))
+            self.ledger.commit(self.attempt, results_of(result), result.report)
+        except JobCancelled:
+            self._given_up()
+        except (WorkerError, OutOfDeviceMemory) as error:
+            following = self.line.ladder.climb(kind, rung)
+            if following is not None:
+                self.line.tell(job.id, Warned(f"{error}; trying {following.words}"))
+            retry = isinstance(error, WorkerError) or following is not None
+            self.ledger.fail(self.attempt, cause_of(error), retry=retry)
+        except RelightError as error:
+            self.ledger.fail(self.attempt, cause_of(error), retry=False)
+        except BaseException:
+            self.ledger.fail(self.attempt, Cause("internal", "an unexpected error; the log has it"), retry=False)
+            raise
+        finally:
+            self.line.shelf.give_back(pipeline)
+
+    def _make(self, pipeline: Pipeline, request: GenerateRequest) -> Result:
+        saved = self.ledger.checkpoints(self.attempt.job.id)
+        resume = {part: Checkpointed(part, at.step, at.arrays) for part, at in saved.items()}
+        return pipeline.generate(request, self._on_event, resume=resume, checkpoint_s=self.line.checkpoint_s)
+
+    def _inputs(self, asked: dict[str, Any]) -> dict[str, bytes]:
+        return {name: self.ledger.input(self.attempt.job.id, name) for name in pictures_named(asked)}
+
+    def _given_up(self) -> None:
+        """Cancelled by the user, superseded, or broken off because the node stops: then another attempt goes on."""
+        if self.broken_off and not self.cancelled:
+            self.ledger.release(self.attempt)
+
+    def _on_event(self, event: Event) -> None:
+        job_id = self.attempt.job.id
+        if self.cancelled or self.broken_off:
+            raise JobCancelled(f"job {job_id} is not to go on")
+        if isinstance(event, Checkpointed):
+            self.ledger.checkpoint(self.attempt, event.part, event.step, event.arrays)
+            return
+        self.line.tell(job_id, event)
+        if isinstance(event, Advanced):
+            self._beat({"stage": event.stage, "done": event.done, "total": event.total, "picture": event.picture})
+        elif isinstance(event, Planned):
+            if self.line.card is not None:
+                needed = sum(event.predicted_bytes.values())
+                self.line.card.take_when_idle(KIND, needed, lambda: self.cancelled or self.broken_off)
+            self._beat({"stage": "plan", "note": event.note})
+        elif not isinstance(event, (Previewed, Warned)):
+            raise AssertionError(event)
+
+    def _beat(self, progress: dict[str, Any]) -> None:
+        with self._lock:
+            self._progress = progress
+            now = time.monotonic()
+            if now - self._told < HEARTBEAT_S and progress["stage"] != "plan":
+                return
+            self._told = now
+        if not self.ledger.heartbeat(self.attempt, progress):
+            self.cancelled = True
+            raise JobCancelled("the job was cancelled, or another attempt has it")
+
+
+def results_of(result: Result) -> list[NewResult]:
+    found = []
+    for picture in result.pictures:
+        height, width, _ = np.shape(picture.image)
+        content = encoded(picture.image, parameters_text(picture, result.report), "png")
+        found.append(NewResult(content, "image/png", {"seed": picture.seed, "width": width, "height": height}))
+    return found
+
+
+def cause_of(error: RelightError) -> Cause:
+    return Cause(next(code for kind, code in CODES if isinstance(error, kind)), str(error))

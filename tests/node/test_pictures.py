@@ -1,0 +1,213 @@
+"""Image jobs from the ledger to their results: beside one another, cancelled, broken off, driven up the ladder."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny_sd
+from relight.errors import ModelFileError, OutOfDeviceMemory, WorkerLost
+from relight.jobs.events import Advanced, Event
+from relight.jobs.fleet import EngineSettings
+from relight.jobs.pipeline import Pipeline
+from relight.jobs.request import ModelFiles
+from relight.ledger import Job, Ledger, NewJob
+from relight.node.ladder import RUNGS, Rung
+from relight.node.pictures import PictureLine
+from relight.node.shelf import PipelineShelf
+
+pytestmark = pytest.mark.timeout(120)
+REQUEST: dict[str, Any] = {"prompt": "a cat", "width": 64, "height": 64, "steps": 3, "cfg_scale": 1, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    return tiny_sd.sd1(tmp_path_factory.mktemp("sd") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def shelf(files: ModelFiles) -> Iterator[PipelineShelf]:
+    def files_of(name: str) -> ModelFiles:
+        if name != "tiny":
+            raise ModelFileError(f"no model {name}")
+        return files
+
+    shelf = PipelineShelf(files_of, EngineSettings(backend="ggml-cpu", threads=1, check_results=False))
+    yield shelf
+    shelf.leave()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "ledger") as ledger:
+        yield ledger
+
+
+Start = Callable[..., PictureLine]
+
+
+@pytest.fixture
+def start(ledger: Ledger, shelf: PipelineShelf) -> Iterator[Start]:
+    lines: list[PictureLine] = []
+
+    def start(shelf: Any = shelf, **more: Any) -> PictureLine:
+        lines.append(PictureLine(ledger, shelf, checkpoint_s=0.0, **more))
+        lines[-1].start()
+        return lines[-1]
+
+    yield start
+    for line in lines:
+        line.stop(5)
+
+
+def submit(ledger: Ledger, model: str = "tiny", **changes: Any) -> Job:
+    return ledger.submit(NewJob(kind="image", model=model, request=REQUEST | changes))
+
+
+def pixels(ledger: Ledger, job: Job, index: int = 0) -> np.ndarray:
+    content, media_type = ledger.result(job.id, index)
+    assert media_type == "image/png"
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def test_a_job_ends_with_its_pictures(ledger: Ledger, start: Start) -> None:
+    start()
+    done = ledger.wait(submit(ledger, batch=2).id, 60)
+    assert done.state == "finished" and len(done.results) == 2
+    assert [result.about["seed"] for result in done.results] == [5, 6]
+    assert pixels(ledger, done).shape == (64, 64, 3) and done.report["sampler"] == "dpmpp_2m"
+
+
+def test_the_same_request_ends_in_the_same_bytes(ledger: Ledger, start: Start) -> None:
+    start()
+    first, second, other = (submit(ledger, seed=seed) for seed in (1, 1, 2))
+    made = [pixels(ledger, ledger.wait(job.id, 60)) for job in (first, second, other)]
+    assert np.array_equal(made[0], made[1]) and not np.array_equal(made[0], made[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"sampler": "nonsense"}, "invalid_request", "sampler"),
+        ({"width": 65}, "invalid_request", "65x64"),
+        ({"model": "other"}, "model_file", "no model other"),
+    ],
+)
+def test_a_job_that_cannot_be_done_fails_with_its_cause(
+    ledger: Ledger, start: Start, changes: dict[str, Any], code: str, said: str
+) -> None:
+    start()
+    done = ledger.wait(submit(ledger, **changes).id, 60)
+    assert done.state == "failed" and done.error is not None
+    assert done.error.code == code and said in done.error.message and done.losses == 0
+
+
+def test_a_cancel_stops_at_the_next_step(ledger: Ledger, start: Start) -> None:
+    steps = threading.Event()
+
+    def tell(job_id: str, event: Event) -> None:
+        if isinstance(event, Advanced) and event.stage == "denoise":
+            steps.set()
+
+    line = start(tell=tell)
+    job = submit(ledger, steps=400)
+    assert steps.wait(60)
+    ledger.cancel(job.id)
+    line.cancel(job.id)
+    begun = time.monotonic()
+    while line.busy and time.monotonic() - begun < 20:
+        time.sleep(0.01)
+    assert not line.busy and ledger.get(job.id).state == "cancelled"
+    assert ledger.wait(submit(ledger).id, 60).state == "finished"
+
+
+def test_what_is_broken_off_goes_on_and_ends_in_the_same_picture(ledger: Ledger, start: Start) -> None:
+    whole = pixels(ledger, ledger.wait(self_ended(ledger, start, steps=30).id, 60))
+    begun = threading.Event()
+
+    def tell(job_id: str, event: Event) -> None:
+        if isinstance(event, Advanced) and event.stage == "denoise" and event.done == 10:
+            begun.set()
+
+    line = start(tell=tell)
+    job = submit(ledger, steps=30)
+    assert begun.wait(60)
+    line.stop(0)
+    left = ledger.get(job.id)
+    assert left.state == "queued" and ledger.checkpoints(job.id)["0.0"].step >= 9
+    start()
+    done = ledger.wait(job.id, 60)
+    assert done.attempt == 2 and len(done.report["seconds"]["steps"][0]) < 25
+    assert np.array_equal(pixels(ledger, done), whole)
+
+
+def self_ended(ledger: Ledger, start: Start, **changes: Any) -> Job:
+    line = start()
+    done = ledger.wait(submit(ledger, **changes).id, 60)
+    line.stop(5)
+    return done
+
+
+class Failing:
+    """A shelf whose pipelines fail below a rung, or always."""
+
+    def __init__(self, shelf: PipelineShelf, below: Rung | None, error: Callable[[Pipeline], None]) -> None:
+        self.shelf, self.below, self.error = shelf, below, error
+        self.rungs: list[Rung] = []
+
+    def take(self, model: str, rung: Rung) -> Any:
+        self.rungs.append(rung)
+        pipeline = self.shelf.take(model, RUNGS[0])
+        if self.below is not None and RUNGS.index(rung) >= RUNGS.index(self.below):
+            return pipeline
+        return Broken(pipeline, self.error)
+
+    def give_back(self, pipeline: Any) -> None:
+        self.shelf.give_back(pipeline)
+
+
+class Broken:
+    def __init__(self, pipeline: Pipeline, error: Callable[[Pipeline], None]) -> None:
+        self.pipeline, self.error, self.checked = pipeline, error, pipeline.checked
+
+    def generate(self, *arguments: Any, **keywords: Any) -> Any:
+        self.error(self.pipeline)
+        return self.pipeline.generate(*arguments, **keywords)
+
+
+def out_of_memory(pipeline: Pipeline) -> None:
+    raise OutOfDeviceMemory("vulkan0: 3 GiB asked")
+
+
+def test_memory_that_runs_out_is_answered_by_safer_ways_which_are_remembered(
+    ledger: Ledger, start: Start, shelf: PipelineShelf
+) -> None:
+    failing = Failing(shelf, RUNGS[2], out_of_memory)
+    start(failing)
+    assert ledger.wait(submit(ledger).id, 60).state == "finished"
+    assert failing.rungs == list(RUNGS)
+    assert ledger.wait(submit(ledger, seed=6).id, 60).state == "finished"
+    assert failing.rungs[3:] == [RUNGS[2]]
+
+
+def test_a_job_that_kills_its_worker_three_times_is_set_aside(
+    ledger: Ledger, start: Start, shelf: PipelineShelf
+) -> None:
+    def kill(pipeline: Pipeline) -> None:
+        for worker in pipeline.fleet.workers.values():
+            worker.kill()
+        raise WorkerLost("worker cpu ended during run (SIGSEGV): the engine gave up")
+
+    failing = Failing(shelf, None, kill)
+    start(failing, at_once=1)
+    done = ledger.wait(submit(ledger).id, 60)
+    assert done.state == "set_aside" and done.losses == 3 and failing.rungs == list(RUNGS)
+    assert done.error is not None and done.error.code == "worker_lost" and "SIGSEGV" in done.error.message
