@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from PIL import Image
 
 import checkpoints
 from relight import cli
+from relight.jobs import options
 from relight.jobs.request import ModelFiles
 from relight.workers.process import Worker, child_environment
 
@@ -409,9 +412,34 @@ REPORT_KEYS = {
 }
 
 
+DOCS = Path(__file__).parent.parent.joinpath("docs/cli.md").read_text()
+
+
 def test_docs_name_every_key_of_the_report() -> None:
-    text = Path(__file__).parent.parent.joinpath("docs/cli.md").read_text()
-    assert {key for key in REPORT_KEYS if f"`{key}`" not in text} == set()
+    assert {key for key in REPORT_KEYS if f"`{key}`" not in DOCS} == set()
+
+
+def options_of_generate() -> set[str]:
+    parser = argparse.ArgumentParser()
+    cli.add_generate(parser)
+    return {option for action in parser._actions for option in action.option_strings if option != "-h"}
+
+
+def test_docs_name_every_option_of_generate_and_no_other() -> None:
+    named = set(re.findall(r"`(--[a-z0-9-]+)[` ]", DOCS.partition("## `generate --json`")[0]))
+    assert named - {"--debug", "--help"} == options_of_generate() - {"--help"}
+
+
+def commands_in_docs() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL)
+    lines = re.sub(r" *\\\n *", " ", "\n".join(blocks)).splitlines()
+    return [line for line in lines if line.startswith("./relight")]
+
+
+@pytest.mark.parametrize("line", commands_in_docs())
+def test_the_docs_commands_parse_and_their_options_go_together(line: str) -> None:
+    arguments = cli.parser().parse_args(shlex.split(line)[1:])
+    options.check_together(arguments)
 
 
 def test_an_empty_prompt_and_one_too_long_both_make_a_picture(tiny_files: ModelFiles, tmp_path: Path) -> None:
