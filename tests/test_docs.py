@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parent.parent
 SOURCE = REPOSITORY / "src/relight"
 README = (REPOSITORY / "README.md").read_text()
 
-EVERYTHING = {"graph", "models", "weights", "executors", "sampling", "planner", "workers", "jobs", "store", "cli"}
+EVERYTHING = {"graph", "models", "weights", "executors", "sampling", "planner", "workers", "jobs", "store", "ledger", "cli"}
 # Beside itself and errors, which everyone may import.
 MAY_IMPORT = {
     "errors": set(),
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "workers": {"graph", "models", "weights", "executors", "sampling", "planner"},
     "jobs": {"workers", "planner", "sampling", "graph", "models", "weights", "executors.base"},
     "store": {"weights", "executors"},
+    "ledger": set(),
     "progress": {"jobs.events"},
     "demo": set(),
     "cli": EVERYTHING | {"demo", "progress", "prompts"},

@@ -15,10 +15,20 @@ RelightError
 │   └── WorkerLost           exit code or signal, last lines of its log
 ├── OutputError              a picture cannot be written: path, reason
 ├── StoreError               files cannot be fetched, verified, kept or converted
+├── LedgerError              jobs cannot be kept or read: folder, reason
+│   ├── LedgerLocked         another process writes there; its id
+│   ├── LedgerDamaged        what was kept is not what was written
+│   └── DiskFull             no room for more jobs or results
+├── JobError
+│   ├── JobNotFound          never accepted, or gone by the rules of keeping
+│   ├── KeyConflict          an idempotency key used again for another request
+│   └── QueueFull            says when to come again
 └── JobCancelled             not a failure: somebody wanted no more of it
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class RelightError(Exception):
@@ -79,6 +89,47 @@ class OutputError(RelightError):
 
 class StoreError(RelightError):
     """Model files cannot be fetched, verified, kept or converted; the message has the way out."""
+
+
+class LedgerError(RelightError):
+    """Jobs cannot be kept or read; what was accepted is still there."""
+
+
+class LedgerLocked(LedgerError):
+    """Another process is the writer of this folder."""
+
+    def __init__(self, folder: Path, pid: int | None) -> None:
+        self.pid = pid
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(f"{folder}: {who} keeps its jobs here; stop it or name another folder")
+
+
+class LedgerDamaged(LedgerError):
+    """Bytes of the ledger are not those that were written."""
+
+
+class DiskFull(LedgerError):
+    """The disk has no room for more jobs or results."""
+
+
+class JobError(RelightError):
+    """A job cannot be had, or cannot be accepted as things stand."""
+
+
+class JobNotFound(JobError):
+    """No job has this id: it was never accepted, or has gone by the rules of keeping."""
+
+
+class KeyConflict(JobError):
+    """An idempotency key was used again for a request that is not the same."""
+
+
+class QueueFull(JobError):
+    """As many jobs wait as may. `retry_after_s`: seconds, 1 to 120, until there is room, as far as can be predicted."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{message}; come again in {retry_after_s} s")
 
 
 class RuinedPicture(RelightError):

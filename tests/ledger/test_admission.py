@@ -1,0 +1,139 @@
+"""How much may wait, and when a refused client gets its turn."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from ledgers import HandClock, claim, new_job
+from relight.errors import DiskFull, QueueFull
+from relight.ledger import Ledger, Limits
+from relight.ledger.admission import LONGEST_S
+from relight.ledger.disk import Disk
+
+
+def open_ledger(folder: Path, clock: HandClock, limits: Limits) -> Ledger:
+    return Ledger(folder, limits, clock=clock)
+
+
+def refused(ledger: Ledger, prompt: str, seconds: float = 10.0) -> int:
+    with pytest.raises(QueueFull) as error:
+        ledger.submit(new_job(prompt, predicted_seconds=seconds))
+    return error.value.retry_after_s
+
+
+def test_a_full_queue_says_when_the_running_job_makes_room(tmp_path: Path, clock: HandClock) -> None:
+    with open_ledger(tmp_path, clock, Limits(queued=2)) as ledger:
+        ledger.submit(new_job("running", predicted_seconds=30))
+        claim(ledger)
+        for i in range(2):
+            ledger.submit(new_job(str(i), predicted_seconds=30))
+        clock.advance(12)
+        with pytest.raises(QueueFull, match=r"2 jobs wait .*, and 2 may; come again in 18 s") as error:
+            ledger.submit(new_job("more"))
+        assert error.value.retry_after_s == 18
+        assert len(ledger.jobs()) == 3
+
+
+def test_predicted_seconds_are_a_limit_of_their_own(tmp_path: Path, clock: HandClock) -> None:
+    with open_ledger(tmp_path, clock, Limits(queued_seconds=100)) as ledger:
+        ledger.submit(new_job("a", predicted_seconds=90))
+        ledger.submit(new_job("b", predicted_seconds=10))
+        assert refused(ledger, "c", 25) == 25
+
+
+def test_a_job_beyond_the_limit_is_accepted_where_nothing_waits(tmp_path: Path, clock: HandClock) -> None:
+    with open_ledger(tmp_path, clock, Limits(queued_seconds=100, input_bytes=10)) as ledger:
+        ledger.submit(new_job(predicted_seconds=5000, inputs={"image": bytes(50)}))
+        assert refused(ledger, "more") == LONGEST_S
+
+
+def test_bytes_of_inputs_are_a_limit(tmp_path: Path, clock: HandClock) -> None:
+    with open_ledger(tmp_path, clock, Limits(input_bytes=100)) as ledger:
+        ledger.submit(new_job("a", inputs={"image": bytes(60)}))
+        with pytest.raises(QueueFull, match="120 bytes of inputs would wait with this one, and 100 may"):
+            ledger.submit(new_job("b", inputs={"image": bytes(60)}))
+        assert ledger.verify().orphans == 0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 1e9])
+def test_the_time_to_come_again_is_1_to_120_s(tmp_path: Path, clock: HandClock, seconds: float) -> None:
+    with open_ledger(tmp_path, clock, Limits(queued=1)) as ledger:
+        ledger.submit(new_job("running", predicted_seconds=seconds))
+        claim(ledger)
+        ledger.submit(new_job("waits", predicted_seconds=seconds))
+        assert 1 <= refused(ledger, "more") <= LONGEST_S
+
+
+def test_refused_clients_are_told_times_after_one_another_and_get_in(tmp_path: Path, clock: HandClock) -> None:
+    """While newcomers knock all the time; the card does what was predicted."""
+    with open_ledger(tmp_path, clock, Limits(queued=3)) as ledger:
+        for i in range(4):
+            ledger.submit(new_job(f"first {i}", predicted_seconds=10))
+            if not i:
+                attempt = claim(ledger)
+        due = {refused(ledger, f"client {i}"): f"client {i}" for i in range(5)}
+        assert list(due) == [10, 20, 30, 40, 50]
+        for second in range(1, 51):
+            clock.advance(1)
+            if second % 10 == 0:
+                ledger.commit(attempt, [], {})
+                attempt = claim(ledger)
+            refused(ledger, f"newcomer {second}")
+            if second in due:
+                assert ledger.submit(new_job(due[second], predicted_seconds=10)).state == "queued"
+
+
+def test_a_promise_not_taken_up_is_forgotten(tmp_path: Path, clock: HandClock) -> None:
+    with open_ledger(tmp_path, clock, Limits(queued=1)) as ledger:
+        job = ledger.submit(new_job("waits", predicted_seconds=10))
+        refused(ledger, "gone for ever")
+        ledger.cancel(job.id)
+        refused(ledger, "newcomer")
+        clock.advance(10)
+        assert ledger.submit(new_job("later")).state == "queued"
+
+
+def test_a_job_that_is_there_already_is_found_in_a_full_queue(tmp_path: Path, clock: HandClock) -> None:
+    with open_ledger(tmp_path, clock, Limits(queued=1)) as ledger:
+        job = ledger.submit(new_job(key="k"))
+        assert ledger.submit(new_job(key="k")).id == job.id
+        assert ledger.submit(new_job(), join=True).id == job.id
+
+
+class SmallDisk(Disk):
+    """`free` bytes are left, and none of them once `full`."""
+
+    free, full = 1000, False
+
+    def free_bytes(self, folder: Path) -> int:
+        return self.free
+
+    def write(self, descriptor: int, content: bytes) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(descriptor, content)
+
+
+def test_nothing_is_accepted_on_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
+    with Ledger(tmp_path, Limits(free_bytes=1001), disk=SmallDisk()) as ledger:
+        with pytest.raises(DiskFull, match="the disk is full"):
+            ledger.submit(new_job())
+
+
+def test_a_result_for_which_there_is_no_room_can_be_committed_later(tmp_path: Path) -> None:
+    from relight.ledger import NewResult
+
+    disk = SmallDisk()
+    with Ledger(tmp_path, Limits(free_bytes=0), disk=disk) as ledger:
+        job = ledger.submit(new_job())
+        attempt = claim(ledger)
+        disk.full = True
+        with pytest.raises(DiskFull):
+            ledger.commit(attempt, [NewResult(b"picture", "image/png")], {})
+        assert ledger.get(job.id).state == "running"
+        disk.full = False
+        assert ledger.commit(attempt, [NewResult(b"picture", "image/png")], {})
+        assert ledger.verify().orphans == 0
