@@ -1,13 +1,14 @@
-"""Whole Stable Diffusion 1.x and SDXL checkpoints of a few megabytes with random weights, in the published layout."""
+"""Whole Stable Diffusion 1.x and SDXL checkpoints of a few megabytes with random weights, in the published layout. The
+weights are of the size training leaves, so that what the prompt says shows in the picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import checkpoints
-from golden.weights import UnetSpec, unet_shapes
+from golden.weights import UnetSpec, controlnet_shapes, random_weights, unet_shapes
 from relight.jobs.request import ModelFiles
-from tiny_flux import CLIP_TOKENS, write_f16
+from tiny_flux import CLIP_TOKENS
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -17,10 +18,9 @@ WIDTH = 64
 
 def sd1(path: Path, in_channels: int = 4) -> ModelFiles:
     """One file with UNet, CLIP-L and autoencoder."""
-    spec = UnetSpec((64, 64), (1, 0), 1, WIDTH, linear_projection=False, in_channels=in_channels)
-    shapes = under("model.diffusion_model.", unet_shapes(spec))
+    shapes = under("model.diffusion_model.", unet_shapes(sd1_spec(in_channels)))
     shapes |= under("cond_stage_model.transformer.", clip()) | under("first_stage_model.", vae())
-    file = (write_f16(path, shapes),)
+    file = (write(path, shapes),)
     return ModelFiles.of_family("sd1", dict.fromkeys(("unet", "clip_l", "vae"), file))
 
 
@@ -32,8 +32,21 @@ def sdxl(path: Path) -> ModelFiles:
         "conditioner.embedders.1.model.", open_clip()
     )
     shapes |= under("first_stage_model.", vae())
-    file = (write_f16(path, shapes),)
+    file = (write(path, shapes),)
     return ModelFiles.of_family("sdxl", dict.fromkeys(("unet", "clip_l", "clip_g", "vae"), file))
+
+
+def sd1_spec(in_channels: int = 4) -> UnetSpec:
+    return UnetSpec((64, 64), (1, 0), 1, WIDTH, linear_projection=False, in_channels=in_channels)
+
+
+def controlnet(path: Path, seed: int = 1) -> Path:
+    """One for `sd1`."""
+    return write(path, controlnet_shapes(sd1_spec()), seed)
+
+
+def write(path: Path, shapes: Shapes, seed: int = 1) -> Path:
+    return checkpoints.safetensors(path, random_weights(shapes, seed), "F16")
 
 
 def under(prefix: str, shapes: Shapes) -> Shapes:
