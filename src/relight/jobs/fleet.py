@@ -267,9 +267,10 @@ class Fleet:
         self._unmatched[component] = set(answer.values["unmatched"])
 
     def unmatched_lora_names(self) -> list[str]:
-        """Layers in the LoRA files that fit no open component."""
-        lacking = [self._unmatched[component] for component in self.loras if component in self.opened]
-        return sorted(set[str].intersection(*lacking)) if lacking else []
+        """Layers in the LoRA files that fit no component; none while one is not open and cannot tell."""
+        if not self.loras or not self.opened.keys() >= self.loras.keys():
+            return []
+        return sorted(set[str].intersection(*(self._unmatched[component] for component in self.loras)))
 
     def measure(self, component: str, device: str, sizes: Mapping[str, int]) -> MemoryUse:
         """Bytes the component would take there."""
