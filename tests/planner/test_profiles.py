@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relight.errors import ConfigError
-from relight.planner.profiles import GIB, PROFILES, VARIABLE, pretended, submission_environment
+from relight.planner.profiles import GIB, PROFILES, VARIABLE, find_profile, pretended, submission_environment
 
 
 @pytest.mark.parametrize("environment", [{}, {VARIABLE: ""}])
@@ -70,3 +70,16 @@ def test_old_amd_cards_get_small_submissions(description: str) -> None:
 )
 def test_other_devices_keep_the_engines_submissions(description: str) -> None:
     assert submission_environment([description]) == {}
+
+
+def test_a_card_of_ones_own_is_given_by_its_figures() -> None:
+    found = find_profile("name=mine,like=vega56-8g,memory=12G,tflops=3.5,bandwidth=100,max_allocation=2GiB", "here")
+    assert (found.name, found.memory_bytes, found.max_allocation_bytes) == ("mine", 12 * GIB, 2 * GIB)
+    assert found.flops == 3.5e12 and found.bandwidth == 100e9 and found.lacking == PROFILES["vega56-8g"].lacking
+    assert find_profile("memory=3", "here").max_allocation_bytes == 3 * GIB
+
+
+@pytest.mark.parametrize("spec", ["tflops=3", "memory=8X", "memory=8G,tflops=fast", "memory=8G,shaders=3", "memory=-1"])
+def test_wrong_figures_are_refused_with_what_was_said(spec: str) -> None:
+    with pytest.raises(ConfigError, match="^--device-profile: "):
+        find_profile(spec, "--device-profile")

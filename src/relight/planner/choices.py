@@ -1,0 +1,197 @@
+"""What is left open is settled here: where each component goes, in what pieces, by which way of computing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from relight.errors import DoesNotFit
+from relight.executors.base import CompileOptions, MemoryUse
+from relight.planner.estimate import MEASURED, Estimator
+from relight.planner.placement import ALWAYS_CPU, Placement, place
+from relight.planner.stages import Course, follow
+from relight.planner.workload import Workload
+
+Objective = Literal["latency", "throughput"]
+OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput")
+WORTH_IT = {True: 0.98, False: 0.9}
+"""Share of the seconds that must remain for another way of computing: of measured ones, and of estimates."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A placement with its ways of computing and what comes of them."""
+
+    placement: Placement
+    options: Mapping[str, CompileOptions]
+    course: Course
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """The best other way to settle one choice: `lost_s` is how much longer it takes (or shorter, where it is negative:
+    then `why` it was not taken); None where it cannot be done, for the reason in `why`."""
+
+    choice: str
+    chosen: str
+    other: str
+    lost_s: float | None
+    why: str = ""
+
+
+@dataclass(eq=False)
+class Chooser:
+    """One model, one request, one machine. `wanted` and `options` are what the user said."""
+
+    work: Workload
+    estimator: Estimator
+    wanted: Mapping[str, str]
+    options: CompileOptions = field(default_factory=CompileOptions)
+    objective: Objective = "latency"
+    tile: int | None = None
+
+    def value(self, course: Course) -> float:
+        """Seconds to keep small: of one request, or of the busiest lane with requests in a row."""
+        if self.objective == "latency":
+            return course.total.value
+        return course.busiest.value + 1e-3 * course.total.value
+
+    def choose(self) -> Outcome:
+        """Raises DoesNotFit for what was told to go where it does not fit."""
+        options = dict.fromkeys(self.work.names, self.options)
+        found = self.outcome(self.wanted, options)
+        for name in ("diffusion", self.work.names[-1]):
+            for other in self._ways(found.options[name]):
+                try:
+                    tried = self.outcome(self.wanted, {**found.options, name: other})
+                except DoesNotFit:
+                    continue
+                certain = tried.course.total.source == MEASURED
+                if self.value(tried.course) < WORTH_IT[certain] * self.value(found.course):
+                    found = tried
+        return found
+
+    def outcome(
+        self, wanted: Mapping[str, str], options: Mapping[str, CompileOptions], tile: int | None = None
+    ) -> Outcome:
+        placement = self.placed(wanted, options, tile)
+        return Outcome(placement, options, follow(self.work, placement, self.estimator, options))
+
+    def placed(
+        self, wanted: Mapping[str, str], options: Mapping[str, CompileOptions], tile: int | None = None
+    ) -> Placement:
+        """By the rule of planner.placement, over bytes of recorded graphs and these seconds."""
+        gpu = self.estimator.machine.gpu
+        networks = self.estimator.networks
+
+        def sized(name: str, more: Mapping[str, int]) -> dict[str, int]:
+            return {**self.work.sizes[name], "tile": self.work.tiles[-1], "batch": self.work.batches[-1], **more}
+
+        def measure(name: str, device: str, more: Mapping[str, int]) -> MemoryUse:
+            return networks.measure(name, self.estimator.executor(name, device), sized(name, more), options[name])
+
+        return place(
+            wanted,
+            gpu=gpu.name if gpu else None,
+            budget=gpu.budget - gpu.driver_bytes if gpu else 0,
+            tiles=self.work.tiles,
+            tile=tile or self.tile,
+            measure=measure,
+            batches=self.work.batches,
+            max_allocation=gpu.max_allocation if gpu else None,
+            largest=lambda name, more: networks.largest(name, sized(name, more), options[name]),
+            cost=lambda placement: self.value(follow(self.work, placement, self.estimator, options)),
+        )
+
+    def _ways(self, options: CompileOptions) -> Iterator[CompileOptions]:
+        """Of computing, besides these; what the user said stays."""
+        if self.options.attention == "auto":
+            yield replace(options, attention="chunked")
+        if self.options.convolution == "auto":
+            yield replace(options, convolution="im2col")
+
+    def alternatives(self, best: Outcome) -> list[Alternative]:
+        """For each choice the best other way, and how much it loses."""
+        found = [self._device(best, name) for name in self.work.names if self.wanted[name] == "auto"]
+        found += [self._tile(best), self._batch(best), *self._lowerings(best)]
+        return [alternative for alternative in found if alternative is not None]
+
+    def _device(self, best: Outcome, name: str) -> Alternative | None:
+        gpu = self.estimator.machine.gpu
+        if gpu is None:
+            return None
+        chosen = best.placement.device[name]
+        other = gpu.name if chosen == "cpu" else "cpu"
+        why = "kept off the GPU by rule" if other != "cpu" and name in (*ALWAYS_CPU, "modulation") else ""
+        wanted = {**self.wanted, "diffusion": best.placement.device["diffusion"], name: other}
+        return self._tried(best, f"{name} on", chosen, other, wanted, best.options, why=why)
+
+    def _tile(self, best: Outcome) -> Alternative | None:
+        chosen = best.placement.tile
+        others = [tile for tile in self.work.tiles if tile != chosen]
+        if self.tile or not others or self.work.names[-1] != "vae":
+            return None
+        pinned = {**self.wanted, **best.placement.device}
+        tried = [
+            self._tried(best, "tile of the VAE", str(chosen), str(tile), pinned, best.options, tile)
+            for tile in others[:6]
+        ]
+        best_other = min(tried, key=_loss)
+        if best_other.lost_s is not None and best_other.lost_s < 0 and int(best_other.other) > chosen:
+            return replace(best_other, why="kept small: one convolution over it outlasts a submission on old cards")
+        return best_other
+
+    def _batch(self, best: Outcome) -> Alternative | None:
+        chosen = best.placement.batch
+        others = [rows for rows in self.work.batches if rows != chosen]
+        if not others:
+            return None
+        tried = []
+        for rows in others:
+            only = replace(self.work, batches=(rows,))
+            chooser = replace(self, work=only)
+            pinned = {**self.wanted, **best.placement.device}
+            tried.append(chooser._tried(best, "rows a call of the UNet", str(chosen), str(rows), pinned, best.options))
+        return min(tried, key=_loss)
+
+    def _lowerings(self, best: Outcome) -> Iterator[Alternative]:
+        for name in ("diffusion", self.work.names[-1]):
+            part = best.course.parts[name]
+            if part.executor == "openvino":
+                continue
+            for other in self._ways(self.options):
+                mine = best.options[name]
+                what = "attention" if other.attention != self.options.attention else "convolution"
+                chosen, tried = getattr(mine, what), getattr(other, what)
+                if chosen == tried:
+                    tried = "auto"
+                options = {**best.options, name: replace(mine, **{what: tried})}
+                pinned = {**self.wanted, **best.placement.device}
+                found = self._tried(best, f"{what} of {name}", chosen, tried, pinned, options)
+                if found.lost_s is None or abs(found.lost_s) > 1e-6:
+                    yield found
+
+    def _tried(
+        self,
+        best: Outcome,
+        choice: str,
+        chosen: str,
+        other: str,
+        wanted: Mapping[str, str],
+        options: Mapping[str, CompileOptions],
+        tile: int | None = None,
+        why: str = "",
+    ) -> Alternative:
+        try:
+            outcome = self.outcome(wanted, options, tile)
+        except DoesNotFit as error:
+            return Alternative(choice, chosen, other, None, str(error))
+        lost = self.value(outcome.course) - self.value(best.course)
+        if lost < 0 and not why:
+            why = "within the error of the estimate"
+        return Alternative(choice, chosen, other, lost, why if lost < 0 else "")
+
+
+def _loss(alternative: Alternative) -> float:
+    return float("inf") if alternative.lost_s is None else alternative.lost_s

@@ -1,0 +1,111 @@
+"""The command of the planner: relight plan."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from relight.errors import ConfigError
+
+if TYPE_CHECKING:
+    from relight.planner.machine import Machine
+    from relight.planner.plan import Ask, Plan
+    from relight.planner.together import Together
+
+GIB = 1 << 30
+SIZE = re.compile(r"(\d+)x(\d+)")
+PROFILE_KEYS = "name, like, memory, reserved, max_allocation, tflops, bandwidth, pcie"
+
+
+def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add `plan` to the program's commands."""
+    p = commands.add_parser("plan", parents=[common], help="say what would run where, in what memory and time, and why")
+    p.add_argument("models", metavar="MODEL", nargs="*", help="pulled models, folders or checkpoints")
+    p.add_argument("--size", metavar="WxH", help="pixels of the picture; default: what the model is for")
+    p.add_argument("--steps", type=int, metavar="N")
+    p.add_argument("--batch", type=int, default=1, metavar="N", help="pictures of one request (default 1)")
+    p.add_argument("--cfg-scale", type=float, metavar="X")
+    p.add_argument("--llm", type=Path, metavar="FILE", help="a language model in GGUF that shares the card")
+    p.add_argument("--ctx", type=int, default=4096, metavar="TOKENS", help="length of its conversation (default 4096)")
+    p.add_argument(
+        "--device-profile",
+        metavar="CARD",
+        help=f"a card that need not be here, such as rx580-8g; or one's own: memory=8G,... ({PROFILE_KEYS}), or a FILE "
+        "with one of them in each line, such as memory: 8G",
+    )
+    p.add_argument("--objective", choices=["latency", "throughput"], default="latency")
+    p.add_argument("--backend", metavar="SPEC", help="as for generate")
+    p.add_argument("--max-vram", type=float, metavar="GIB")
+    p.add_argument("--threads", type=int, metavar="N")
+    p.add_argument("--attention", choices=["auto", "flash", "chunked"], default="auto")
+    p.add_argument("--convolution", choices=["auto", "direct", "im2col"], default="auto")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.set_defaults(run=plan)
+
+
+def plan(a: argparse.Namespace) -> None:
+    """Print the plan of each model, and how they share the card."""
+    from relight.executors.base import CompileOptions
+    from relight.planner import explain
+    from relight.planner.plan import Ask, as_dict
+
+    if not a.models and a.llm is None:
+        raise ConfigError("name a model, or a language model with --llm")
+    options = CompileOptions(attention=a.attention, convolution=a.convolution)
+    ask = Ask(backend=a.backend, options=options, objective=a.objective)
+    plans, together = planned(a, ask)
+    if a.json:
+        shared = together.as_dict() if together else None
+        print(json.dumps({"plans": [as_dict(each) for each in plans], "together": shared}))
+        return
+    for each in plans:
+        print("\n".join(explain.lines(each)))
+        print()
+    if together is not None:
+        print("\n".join(explain.together_lines(together)))
+
+
+def planned(a: argparse.Namespace, ask: Ask) -> tuple[list[Plan], Together | None]:
+    """Every model alone, then all of them on one card."""
+    from relight.jobs.request import GenerateRequest
+    from relight.planner.language import read_language_model
+    from relight.planner.outlook import machine_for
+    from relight.planner.plan import Planning
+    from relight.planner.together import share
+
+    machine, timings = machine_for(a.device_profile, a.max_vram, a.threads, a.models[0] if a.models else None)
+    width, height = size(a.size)
+    request = GenerateRequest(
+        prompt="", width=width, height=height, steps=a.steps, cfg_scale=a.cfg_scale, batch=a.batch, seed=0
+    )
+    planning = Planning(machine, ask, timings)
+    plans = [planning.plan(model, request) for model in a.models]
+    model = read_language_model(a.llm) if a.llm is not None else None
+    return plans, share(machine, [held(each, machine) for each in plans], model, a.ctx)
+
+
+def held(plan: Plan, machine: Machine) -> Any:
+    from relight.planner.together import Held
+
+    gpu = machine.gpu
+    peak = max((stage.peak.get(gpu.name, 0) for stage in plan.stages), default=0) if gpu else 0
+    return Held(plan.model, peak, plan.gpu_weights(), plan.outcome.course.total.value)
+
+
+def size(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    match = SIZE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"--size {text}: write it as 1024x1024")
+    return int(match[1]), int(match[2])
+
+
+def settings_of(file: Path) -> Mapping[str, str]:
+    """`memory: 8G` in each line, comments after #: what YAML of one level is."""
+    lines = (line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines())
+    return {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}

@@ -1,0 +1,65 @@
+"""The machine to plan for: the one at hand, asked by a worker of its own, or a card by profile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from relight.planner import machine as machines
+from relight.planner.estimate import NoTimings, Timings
+from relight.planner.machine import HEADROOM_BYTES, Gpu, Machine
+from relight.planner.profiles import Profile, find_profile, pretended
+from relight.workers.process import Worker
+
+GIB = 1 << 30
+
+
+def machine_for(
+    profile: str | None, max_vram_gib: float | None, threads: int | None, model: str | None
+) -> tuple[Machine, Timings]:
+    """With a profile that card and no measurements; else what is here, and what was measured on it.
+
+    Raises ConfigError for a profile that is none.
+    """
+    cpu = machines.this_cpu(threads)
+    if model is not None and os.path.exists(model):
+        cpu = replace(cpu, disk=machines.disk_rate(Path(model)))
+    bound = int(max_vram_gib * GIB) if max_vram_gib is not None else None
+    if profile is not None:
+        return Machine(cpu, machines.of_profile(named(profile), bound)), NoTimings()
+    return Machine(cpu, present_gpu(bound)), NoTimings()
+
+
+def named(profile: str) -> Profile:
+    from relight.planner.commands import settings_of
+
+    file = Path(profile)
+    if "=" not in profile and file.suffix in (".yaml", ".yml") and file.is_file():
+        given = settings_of(file)
+        return find_profile(",".join(f"{key}={value}" for key, value in given.items()), f"--device-profile {profile}")
+    return find_profile(profile, f"--device-profile {profile}")
+
+
+def present_gpu(max_vram: int | None) -> Gpu | None:
+    """The first real one, held to RELIGHT_PRETEND."""
+    profile = pretended(os.environ)
+    worker = Worker("plan", profile.environment if profile else None)
+    try:
+        devices = worker.call("devices").values["devices"]
+    finally:
+        worker.close()
+    found = next((device for device in devices if device["type"] == "gpu"), None)
+    return None if found is None else machines.of_device(found, allowed(found, max_vram, profile), profile)
+
+
+def allowed(gpu: Mapping[str, Any], max_vram: int | None, profile: Profile | None) -> int:
+    """What the device has free less a margin, the user's bound and the pretended card's: the least of them."""
+    bounds = [max(0, int(gpu["memory_free"]) - HEADROOM_BYTES)]
+    if max_vram is not None:
+        bounds.append(max_vram)
+    if profile is not None:
+        bounds.append(profile.limit_bytes)
+    return min(bounds)
