@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 import checkpoints
 from golden.weights import UnetSpec, controlnet_shapes, random_weights, unet_shapes
 from relight.jobs.request import ModelFiles
@@ -45,8 +47,17 @@ def controlnet(path: Path, seed: int = 1) -> Path:
     return write(path, controlnet_shapes(sd1_spec()), seed)
 
 
+LARGER = {"encoder.conv_out.weight": 8, "input_hint_block": 1.5}
+"""Where random weights give too little to show: latents are scaled down, and a hint goes through eight convolutions."""
+
+
 def write(path: Path, shapes: Shapes, seed: int = 1) -> Path:
-    return checkpoints.safetensors(path, random_weights(shapes, seed), "F16")
+    arrays = random_weights(shapes, seed)
+    for name in arrays:
+        for part, factor in LARGER.items():
+            if part in name:
+                arrays[name] *= np.float32(factor)
+    return checkpoints.safetensors(path, arrays, "F16")
 
 
 def under(prefix: str, shapes: Shapes) -> Shapes:

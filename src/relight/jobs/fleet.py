@@ -267,10 +267,8 @@ class Fleet:
         self._unmatched[component] = set(answer.values["unmatched"])
 
     def unmatched_lora_names(self) -> list[str]:
-        """Layers in the LoRA files that fit no component; none while one is not open and cannot tell."""
-        if not self.loras or not self.opened.keys() >= self.loras.keys():
-            return []
-        return sorted(set[str].intersection(*(self._unmatched[component] for component in self.loras)))
+        """Layers in the LoRA files that have no place in the open component they are for."""
+        return sorted(set().union(*(self._unmatched[name] for name in self.loras if name in self.opened)))
 
     def measure(self, component: str, device: str, sizes: Mapping[str, int]) -> MemoryUse:
         """Bytes the component would take there."""

@@ -119,9 +119,11 @@ def known[T](value: T) -> Future[T]:
     return future
 
 
-def texts_by_step(settled: Settled) -> TextPlan:
+def texts_by_step(settled: Settled, tell: Listener) -> TextPlan:
     """The prompts without their LoRA tags, each text once, and where each is used."""
     request = settled.request
+    if request.negative_prompt and settled.rows == 1:
+        tell(Warned(f"the negative prompt does nothing at cfg scale {settled.cfg_scale:g}; give --cfg-scale"))
     prompt, tags = take_loras(request.prompt)
     negative, more = take_loras(request.negative_prompt)
     loras = (*request.loras, *(Lora(tag.name, tag.backbone, tag.text) for tag in (*tags, *more)))
@@ -146,7 +148,7 @@ class FluxText(TextStage):
         self._lately: dict[Hashable, np.ndarray] = {}
 
     def plan(self, settled: Settled, tell: Listener) -> TextPlan:
-        plan = texts_by_step(settled)
+        plan = texts_by_step(settled, tell)
         tokens = {text: self.checked.flux_tokens(text, settled.text_tokens) for text in plan.texts}
         for both in tokens.values():
             warn_if_cut(both.t5, settled.text_tokens, tell)
@@ -193,7 +195,7 @@ class ClipTexts(TextStage):
     says; for SDXL CLIP-G's pooled vector of the first chunk, with the picture's size, as well."""
 
     def plan(self, settled: Settled, tell: Listener) -> TextPlan:
-        plan, tokenizer = texts_by_step(settled), self.checked.clip_tokenizer
+        plan, tokenizer = texts_by_step(settled, tell), self.checked.clip_tokenizer
         names = [name for text in plan.texts for name in mentioned(text, tokenizer, self.files.embeddings)]
         vectors = {name: self.checked.embedding(name) for name in dict.fromkeys(names)}
         counts = {name: len(next(iter(rows.values()))) for name, rows in vectors.items()}
