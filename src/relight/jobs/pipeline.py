@@ -117,6 +117,8 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         sizes = sizes_of(settled, largest, plan.tokens)
         names = self._components(settled)
         key = (*sizes.items(), request.tile, request.batch, settled.rows, tuple(names), *self._beside())
+        if self.settings.budgets:
+            key = (*key, tuple(sorted(plan.cached)))
         wanted = {name: self.wanted[name] for name in names}
         if wanted.get("taesd") == "auto" and request.decode_with != "taesd":
             wanted["taesd"] = "cpu"  # previews are made while the GPU denoises

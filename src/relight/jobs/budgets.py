@@ -1,0 +1,76 @@
+"""What the user lets single components take, of the card or of the memory: hard limits, whatever else is free."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from relight.errors import DoesNotFit
+from relight.executors.base import MemoryUse
+from relight.planner.amounts import amount
+from relight.planner.placement import TILED, Measure, Placement
+
+MARGIN = 0.02
+"""Of a budget: as exact as measured bytes are. CLIP-L in F16 takes 236.4 MiB with its buffer; the recipe allows 235."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`components` together may take `nbytes` on the GPU or the CPU, weights and buffers. `said` names the setting."""
+
+    components: tuple[str, ...]
+    on_gpu: bool
+    nbytes: int
+    said: str
+
+    def covers(self, component: str, device: str) -> bool:
+        return component in self.components and device.startswith("vulkan") == self.on_gpu
+
+
+class Within:
+    """Measures components as `measure` does, and refuses what passes a budget."""
+
+    def __init__(self, budgets: Sequence[Budget], measure: Measure) -> None:
+        self.budgets, self.measure = budgets, measure
+        self.taken: dict[tuple[str, bool], MemoryUse] = {}
+
+    def __call__(self, component: str, device: str, sizes: Mapping[str, int]) -> MemoryUse:
+        """Raises DoesNotFit with what is needed and what is allowed."""
+        use = self.measure(component, device, sizes)
+        for budget in self.budgets:
+            if budget.covers(component, device):
+                self._check(budget, component, use)
+                self.taken[component, budget.on_gpu] = use
+        return use
+
+    def _check(self, budget: Budget, component: str, use: MemoryUse) -> None:
+        uses = {n: self.taken[n, budget.on_gpu] for n in budget.components if (n, budget.on_gpu) in self.taken}
+        uses[component] = use
+        needed = sum(each.total for each in uses.values())
+        if needed > budget.nbytes * (1 + MARGIN):
+            parts = ", ".join(f"{name} {amount(u.weights)} + {amount(u.compute)}" for name, u in uses.items())
+            raise DoesNotFit(
+                f"{budget.said} allows {amount(budget.nbytes)}, and {amount(needed)} are needed ({parts}; weights + "
+                "buffer): raise it, take a smaller quantisation or a smaller picture, or change the target"
+            )
+
+    def on_cpu(self, placement: Placement, tiles: Sequence[int], skip: Collection[str]) -> Placement:
+        """The placement with tiles small enough for what was put on the CPU. Raises DoesNotFit."""
+        for component, device in placement.device.items():
+            covered = any(budget.covers(component, device) for budget in self.budgets if not budget.on_gpu)
+            if not covered or component in skip:
+                continue
+            choices = [t for t in tiles if t <= placement.tile] if component in TILED else []
+            placement = replace(placement, tile=self._tile(component, device, placement, choices))
+        return placement
+
+    def _tile(self, component: str, device: str, placement: Placement, tiles: Sequence[int]) -> int:
+        for tile in tiles[:-1]:
+            try:
+                self(component, device, {"tile": tile, "batch": placement.batch})
+            except DoesNotFit:
+                continue
+            return tile
+        last = tiles[-1] if tiles else placement.tile
+        self(component, device, {"tile": last, "batch": placement.batch})
+        return last
