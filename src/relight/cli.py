@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 from relight.errors import ConfigError, RelightError, RequestError
 
 GIB = 1 << 30
+WITHOUT_SETTINGS = ("config", "demo", "doctor", "inspect")
+"""Commands that do not need the settings to be right, or read them in their own way."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.debug:
         logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
     try:
+        if arguments.command not in WITHOUT_SETTINGS:
+            configure(arguments)
         arguments.run(arguments)
     except KeyboardInterrupt:
         end(130, "stopped", arguments)
@@ -49,6 +53,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         end(1, f"unexpected {type(error).__name__}: {error} (--debug shows where)", arguments)
 
 
+def configure(arguments: argparse.Namespace) -> None:
+    """Load the settings into `arguments.loaded`; what workers and the store read of the environment goes there."""
+    from relight.configuration import engine, flags
+    from relight.configuration.load import load
+
+    given = flags.given(arguments) if arguments.command == "generate" else {}
+    arguments.loaded = load(getattr(arguments, "config", None), flags=given)
+    engine.into(os.environ, arguments.loaded.settings)
+
+
 def end(status: int, message: str, arguments: argparse.Namespace) -> NoReturn:
     """One line on stderr and, where JSON was asked for, one object on stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -62,14 +76,23 @@ def end(status: int, message: str, arguments: argparse.Namespace) -> NoReturn:
 
 
 def parser() -> argparse.ArgumentParser:
+    from relight.configuration import commands as configuration
+    from relight.planner import commands as planner
     from relight.store.commands import add_commands
 
     common = Parser(add_help=False)
+    common.add_argument(
+        "--config",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="settings (default: $RELIGHT_CONFIG, relight.yaml here, or in the user's folder for settings)",
+    )
     common.add_argument("--debug", action="store_true", help="log everything to stderr, and show tracebacks")
     top = Parser(
         prog="relight", description="Pictures from FLUX.1, Stable Diffusion and SDXL on old 8 GB Vulkan cards."
     )
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
     add_generate(commands.add_parser("generate", parents=[common], help="make pictures from a prompt"))
     add_demo(
         commands.add_parser("demo", parents=[common], help="pictures from the small model that ships with relight")
@@ -77,10 +100,13 @@ def parser() -> argparse.ArgumentParser:
     add_devices(commands.add_parser("devices", parents=[common], help="list devices with memory, limits and features"))
     add_inspect(commands.add_parser("inspect", parents=[common], help="say what a model file is, or a folder of them"))
     add_commands(commands, common)
+    planner.add_commands(commands, common)
+    configuration.add_commands(commands, common)
     return top
 
 
 def add_generate(p: argparse.ArgumentParser) -> None:
+    from relight.configuration.flags import leave_open
     from relight.jobs import options
 
     p.add_argument("prompt", metavar="PROMPT", help="as A1111 reads it: (word:1.2), [less], BREAK, <lora:name:0.8>")
@@ -94,6 +120,7 @@ def add_generate(p: argparse.ArgumentParser) -> None:
     out.add_argument("--out", type=Path, default=Path("relight.png"), metavar="FILE.png", help="default: relight.png")
     options.add_previews(out)
     out.add_argument("--json", action="store_true", help="print a report as one JSON object, last on stdout")
+    leave_open(p)
     p.set_defaults(run=generate)
 
 
@@ -151,10 +178,19 @@ def add_inspect(p: argparse.ArgumentParser) -> None:
 
 def generate(a: argparse.Namespace) -> None:
     """Make pictures and write them."""
+    from relight.configuration.engine import engine_settings
+    from relight.configuration.files import check_formats, named_files
+    from relight.configuration.flags import files_wanted, fill
     from relight.jobs import options
+    from relight.store.places import Places
 
-    request = options.request(a)
-    make(request, options.model_files(a), engine_settings(a), a.out, a.json, a.preview_dir)
+    wanted = files_wanted(a)
+    named, notes = named_files(a.loaded, Places.of(), wanted)
+    fill(a, a.loaded, named)
+    request, files = options.request(a), options.model_files(a)
+    for note in [*a.loaded.notes, *notes, *check_formats(a.loaded, files, wanted)]:
+        print(f"note: {note}", file=sys.stderr)
+    make(request, files, engine_settings(a.loaded), a.out, a.json, a.preview_dir)
 
 
 def make(request: Any, files: Any, settings: Any, out: Path, as_json: bool, preview_dir: Path | None) -> None:
@@ -254,24 +290,3 @@ def inspect(a: argparse.Namespace) -> None:
         return
     identity = identify(a.file)
     print(json.dumps(as_dict(identity)) if a.json else "\n".join(describe(identity)))
-
-
-def engine_settings(a: argparse.Namespace) -> Any:
-    from relight.executors.base import CompileOptions
-    from relight.jobs.conditioning import cache_folder
-    from relight.jobs.fleet import EngineSettings
-    from relight.planner.profiles import pretended
-
-    if a.threads is not None and not 1 <= a.threads <= 1024:
-        raise ConfigError(f"--threads {a.threads}: 1 to 1024")
-    if a.max_vram is not None and not 0 < a.max_vram <= 1024:
-        raise ConfigError(f"--max-vram {a.max_vram}: GiB, more than 0")
-    return EngineSettings(
-        backend=a.backend,
-        max_vram_bytes=int(a.max_vram * GIB) if a.max_vram is not None else None,
-        threads=a.threads,
-        options=CompileOptions(attention=a.attention, convolution=a.convolution, precision=a.precision),
-        profile=pretended(os.environ),
-        check_results=not a.no_checks,
-        conditioning_folder=None if a.no_prompt_cache else cache_folder(),
-    )
