@@ -74,9 +74,10 @@ MAY_IMPORT = {
     },
     "store": {"weights", "executors"},
     "ledger": set(),
+    "configuration": {"executors.base", "jobs", "planner", "sampling", "store", "weights.identify"},
     "progress": {"jobs.events", "jobs.output"},
     "demo": set(),
-    "cli": EVERYTHING | {"demo", "progress", "prompts"},
+    "cli": EVERYTHING | {"configuration", "demo", "progress", "prompts"},
     "__main__": {"cli"},
 }
 

@@ -26,7 +26,7 @@ def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.Arg
     init.add_argument("--force", action="store_true", help="replace FILE where it is there")
     init.set_defaults(run=init_file)
     check = does.add_parser("check", parents=[common], help="say what is wrong with a file")
-    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="default: the one that is used")
     check.set_defaults(run=check_file)
 
 
@@ -86,7 +86,9 @@ def check_file(a: argparse.Namespace) -> None:
     from relight.configuration.schema import value_at
     from relight.store.places import Places
 
-    loaded = load(a.file)
+    loaded = load(a.file or getattr(a, "config", None))
+    if loaded.file is None:
+        raise ConfigError("no relight.yaml was found: relight config init --write relight.yaml makes one")
     notes = list(loaded.notes)
     places = Places.of(_with_folders(loaded))
     for place in NAMED.values():
@@ -97,7 +99,7 @@ def check_file(a: argparse.Namespace) -> None:
             except ConfigError as error:
                 notes.append(str(error))
     _print_notes(notes)
-    print(f"{a.file}: right; {sum(origin.kind == 'file' for origin in loaded.origins.values())} settings")
+    print(f"{loaded.file}: right; {sum(origin.kind == 'file' for origin in loaded.origins.values())} settings")
 
 
 def _with_folders(loaded: Any) -> dict[str, str]:
