@@ -168,7 +168,7 @@ def snapshot(
     found_vulkan = ask_drivers(system, outside.probe)
     drivers = dict.fromkeys(device.driver for device in found_vulkan.real_devices)
     found_caches = tuple(cache for name in drivers if (cache := caches.pipeline_cache(system, name)))
-    around = [*other_folders, *(folder.rsplit("/", 1)[0] for folder in other_folders if "/" in folder)]
+    around = [*other_folders, *(parent for folder in other_folders for parent in system.parents(folder)[:1])]
     processor = host.processor(system)
     return Machine(
         platform=system.platform,

@@ -59,7 +59,7 @@ class Comparison:
 Draw = Callable[[str], Outcome]
 
 
-def draw(backend: str) -> Outcome:
+def draw(backend: str, *, check_results: bool = True) -> Outcome:
     """The picture with its components where `backend` says."""
     from relight import demo
     from relight.jobs import models
@@ -75,7 +75,7 @@ def draw(backend: str) -> Outcome:
             warnings.append(event.message)
 
     request = GenerateRequest(prompt=PROMPT, width=demo.SIZE, height=demo.SIZE, steps=STEPS, seed=SEED)
-    settings = EngineSettings(backend=backend, profile=pretended(os.environ))
+    settings = EngineSettings(backend=backend, profile=pretended(os.environ), check_results=check_results)
     try:
         with Pipeline(models.files_in(demo.EMBEDDED), settings) as pipeline:
             result = pipeline.generate(request, tell)

@@ -144,12 +144,12 @@ def _card(system: System, address: str, users: dict[int, User]) -> Card:
 
 def largest_bar(resource: str) -> int:
     """Bytes of the largest prefetchable window in a `resource` file: the one video memory is seen through."""
-    sizes = [0]
-    for line in resource.splitlines()[:6]:
-        start, end, flags = (int(part, 16) for part in line.split()) if len(line.split()) == 3 else (0, 0, 0)
-        if flags & MEMORY_SPACE and flags & PREFETCHABLE and end > start:
-            sizes.append(end - start + 1)
-    return max(sizes)
+    rows = re.findall(r"^0x([0-9a-f]+) 0x([0-9a-f]+) 0x([0-9a-f]+)$", resource, re.MULTILINE)
+    windows = [tuple(int(part, 16) for part in row) for row in rows[:6]]
+    wanted = MEMORY_SPACE | PREFETCHABLE
+    return max(
+        (end - start + 1 for start, end, flags in windows if flags & wanted == wanted and end > start), default=0
+    )
 
 
 def _clocks(table: str | None) -> tuple[tuple[int, ...], int | None]:

@@ -83,21 +83,13 @@ def mount_of(path: str, among: tuple[Mount, ...]) -> Mount | None:
 
 def place(system: System, path: str, among: tuple[Mount, ...]) -> Place:
     """Of a file or folder, or of what it will be made in."""
-    existing = path
-    while not system.exists(existing) and PurePosixPath(existing).parent != PurePosixPath(existing):
-        existing = str(PurePosixPath(existing).parent) if not system.is_windows else _windows_parent(existing)
+    existing = next((each for each in (path, *system.parents(path)) if system.exists(each)), path)
     mount = mount_of(system.resolved(existing), among)
     try:
         free, total = system.room(system.path(existing))
     except OSError:
         free = total = None  # type: ignore[assignment]
     return Place(path, mount, disk_of(system, mount), free, total, system.may(system.path(existing), 2))
-
-
-def _windows_parent(path: str) -> str:
-    from pathlib import PureWindowsPath
-
-    return str(PureWindowsPath(path).parent)
 
 
 def disk_of(system: System, mount: Mount | None) -> Disk | None:

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from relight.doctor.facts.registry import registry_values
 
@@ -65,6 +65,11 @@ class System:
 
     def exists(self, path: str | Path) -> bool:
         return os.path.lexists(self.path(path))
+
+    def parents(self, path: str) -> list[str]:
+        """Folders above a path, the nearest first."""
+        kind = PureWindowsPath if self.is_windows else PurePosixPath
+        return [str(parent) for parent in kind(path).parents]
 
     def link(self, path: str | Path) -> str | None:
         """Where a symbolic link says it leads."""
