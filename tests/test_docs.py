@@ -75,9 +75,10 @@ MAY_IMPORT = {
     "store": {"weights", "executors"},
     "ledger": set(),
     "configuration": {"executors.base", "jobs", "planner", "sampling", "store", "weights.identify"},
+    "doctor": {"store", "weights", "workers", "planner.profiles", "jobs", "demo", "configuration", "ledger.schema"},
     "progress": {"jobs.events", "jobs.output"},
     "demo": set(),
-    "cli": EVERYTHING | {"configuration", "demo", "progress", "prompts"},
+    "cli": EVERYTHING | {"configuration", "doctor", "demo", "progress", "prompts"},
     "__main__": {"cli"},
 }
 

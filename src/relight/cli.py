@@ -77,6 +77,7 @@ def end(status: int, message: str, arguments: argparse.Namespace) -> NoReturn:
 
 def parser() -> argparse.ArgumentParser:
     from relight.configuration import commands as configuration
+    from relight.doctor import commands as doctor
     from relight.planner import commands as planner
     from relight.store.commands import add_commands
 
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     add_commands(commands, common)
     planner.add_commands(commands, common)
     configuration.add_commands(commands, common)
+    doctor.add_commands(commands, common)
     return top
 
 

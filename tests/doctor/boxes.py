@@ -16,7 +16,7 @@ from relight.doctor.machine import Asked, Engine, Machine, Outside, snapshot
 from relight.doctor.measure import ColdRead
 from relight.doctor.models import ModelFile, ModelSet
 
-HOME = "/home/user"
+HOME = "/users/anna"
 RENDER_GROUP = 105
 MODELS = "/models"
 

@@ -24,8 +24,8 @@ def rx470_rebar(root: Path) -> Box:
         LAVAPIPE,
     ]
     box.disk()
-    box.folder("/home/user/.cache/mesa_shader_cache_db")
-    box.file("/home/user/.cache/mesa_shader_cache_db/mesa_cache.db", "x" * 1000)
+    box.folder("/users/anna/.cache/mesa_shader_cache_db")
+    box.file("/users/anna/.cache/mesa_shader_cache_db/mesa_cache.db", "x" * 1000)
     return box
 
 

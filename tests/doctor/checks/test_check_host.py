@@ -215,8 +215,8 @@ def test_other_ways_to_the_card_are_seen_by_their_traces(tmp_path: Path) -> None
     box = machines.rx470_rebar(tmp_path)
     box.environ |= {"HSA_OVERRIDE_GFX_VERSION": "8.0.3", "PATH": "/usr/bin:/opt/ZLUDA"}
     box.folder("/opt/rocm-5.7.1")
-    box.folder("/home/user/webui/venv/lib/python3.10/site-packages/torch_directml")
-    box.folders = ("/home/user/webui/models",)
+    box.folder("/users/anna/webui/venv/lib/python3.10/site-packages/torch_directml")
+    box.folders = ("/users/anna/webui/models",)
     found = {each.check: each for each in surroundings.other_stacks(box.machine())}
     assert {each.level for each in found.values()} == {WARN} and set(found) == {"rocm", "zluda", "directml"}
     assert found["rocm"].seen == "HSA_OVERRIDE_GFX_VERSION=8.0.3, /opt/rocm-5.7.1"
