@@ -12,8 +12,8 @@ from relight.executors.base import CompileOptions
 from relight.jobs import models
 from relight.jobs.checks import Checked
 from relight.jobs.request import GenerateRequest, ModelFiles
+from relight.planner import backends
 from relight.planner.amounts import GIB, amount
-from relight.planner.backends import parse
 from relight.planner.choices import Alternative, Chooser, Objective, Outcome
 from relight.planner.estimate import Estimator, Timings
 from relight.planner.machine import Machine
@@ -137,7 +137,9 @@ class Planning:
         checked = Checked(files)
         with Networks(files) as networks:
             work = workload(checked, request)
-            wanted = {name: device for name, device in parse(self.ask.backend).items() if name in work.names}
+            gpu = self.machine.gpu
+            said = backends.on_gpu(backends.parse(self.ask.backend), gpu.name if gpu else None)
+            wanted = {name: device for name, device in said.items() if name in work.names}
             chooser = Chooser(
                 work,
                 Estimator(networks, self.machine, self.timings),
