@@ -11,7 +11,8 @@ from relight.planner.amounts import amount
 from relight.planner.placement import TILED, Measure, Placement
 
 MARGIN = 0.02
-"""Of a budget: as exact as measured bytes are. CLIP-L in F16 takes 236.4 MiB with its buffer; the recipe allows 235."""
+"""Of a budget, as exact as bytes are known before. CLIP-L in F16 takes 236.4 MiB with its buffer; the published recipe
+allows it 235."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,28 @@ class Within:
             )
 
     def on_cpu(self, placement: Placement, tiles: Sequence[int], skip: Collection[str]) -> Placement:
-        """The placement with tiles small enough for what was put on the CPU. Raises DoesNotFit."""
+        """The placement with what was put on the CPU within its budgets: the autoencoder in tiles as small as that
+        takes, and on ggml where OpenVINO takes too much. Raises DoesNotFit."""
         for component, device in placement.device.items():
             covered = any(budget.covers(component, device) for budget in self.budgets if not budget.on_gpu)
-            if not covered or component in skip:
-                continue
-            choices = [t for t in tiles if t <= placement.tile] if component in TILED else []
-            placement = replace(placement, tile=self._tile(component, device, placement, choices))
+            if covered and component not in skip:
+                placement = self._fitted(component, device, placement, tiles)
         return placement
 
-    def _tile(self, component: str, device: str, placement: Placement, tiles: Sequence[int]) -> int:
-        for tile in tiles[:-1]:
+    def _fitted(self, component: str, device: str, placement: Placement, tiles: Sequence[int]) -> Placement:
+        smaller = [tile for tile in tiles if tile <= placement.tile] if component in TILED else []
+        devices = [device, "ggml-cpu"] if device == "cpu" and component in TILED else [device]
+        choices = [(where, tile) for where in devices for tile in smaller or [placement.tile]]
+        for where, tile in choices[:-1]:
             try:
-                self(component, device, {"tile": tile, "batch": placement.batch})
+                self(component, where, {"tile": tile, "batch": placement.batch})
             except DoesNotFit:
                 continue
-            return tile
-        last = tiles[-1] if tiles else placement.tile
-        self(component, device, {"tile": last, "batch": placement.batch})
-        return last
+            return _moved(placement, component, where, tile)
+        where, tile = choices[-1]
+        self(component, where, {"tile": tile, "batch": placement.batch})
+        return _moved(placement, component, where, tile)
+
+
+def _moved(placement: Placement, component: str, device: str, tile: int) -> Placement:
+    return replace(placement, device=placement.device | {component: device}, tile=tile)
