@@ -45,7 +45,7 @@ def backend(settings: Settings) -> str | None:
     said = ["cpu"] if settings.backend.type == "cpu" else []
     for name in PARTS:
         where = target(settings, name)
-        if where != "auto":
+        if where != "auto" and settings.backend.type != "cpu":
             names = (*SENT[name], "modulation") if (name, where) == ("diffusion", "cpu") else SENT[name]
             said += [f"{component}={card(settings) if where == 'gpu' else where}" for component in names]
     if settings.engine.backend:

@@ -221,7 +221,7 @@ class Size:
         match = SIZE.fullmatch(str(given).strip())
         if isinstance(given, bool) or match is None or float(match[1]) <= 0:
             raise ValueError("should be a size above 0, such as 6.5GB or 235MB")
-        return int(float(match[1]) * UNITS[match[2].lower().rstrip("ib")])
+        return round(float(match[1]) * UNITS[match[2].lower().rstrip("ib")])
 
     def plain(self, value: int) -> str:
         return size_text(value)
@@ -298,7 +298,7 @@ def size_text(nbytes: int) -> str:
     """In the largest unit; it reads back as the same bytes."""
     for unit in "tgmk":
         text = f"{nbytes / UNITS[unit]:.10f}".rstrip("0").rstrip(".")
-        if nbytes >= UNITS[unit] and int(float(text) * UNITS[unit]) == nbytes:
+        if nbytes >= UNITS[unit] and round(float(text) * UNITS[unit]) == nbytes:
             return f"{text}{unit.upper()}B"
     return f"{nbytes / UNITS['k']!r}KB"
 
