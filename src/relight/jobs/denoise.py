@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,27 +105,30 @@ def on_step(run: Run, first: int, part: str) -> Callable[[dict[str, Any]], None]
             arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
             arrays.pop("denoised", None)
             run.tell(Checkpointed(part, values["done"], arrays))
-        for i, latents in enumerate(values.get("denoised", ())):
-            show(run, first + i, values["done"], values["total"], latents)
+        if "denoised" in values:
+            show(run, first, values["done"], values["total"], values["denoised"])
         run.tell(Advanced(values["stage"], values["done"], values["total"], values["seconds"], first))
 
     return on_event
 
 
-def show(run: Run, picture: int, done: int, total: int, latents: np.ndarray) -> None:
-    """By the tiny autoencoder where there is one, on a worker that is not denoising and is free; else by a matrix."""
+def show(run: Run, first: int, done: int, total: int, latents: np.ndarray) -> None:
+    """Pictures `first` and on, latents [N C h w]: by the tiny autoencoder where there is one, on a worker that is not
+    denoising and is free; else by a matrix."""
+    height, width = (side * latent_space.SCALE for side in latents.shape[2:])
+
+    def by_matrix(one: np.ndarray) -> np.ndarray:
+        return previews.enlarged(previews.preview(one, run.fleet.files.family.name), width, height)
+
+    def decoded(one: np.ndarray) -> np.ndarray:
+        which = next(p for p in run.settled.passes if p.latent_size == one.shape[1:])
+        return run.fleet.call("taesd", "run", run.sizes(which), {"latents": one}, owner=run).arrays["image"]
+
+    def tell(how: Callable[[np.ndarray], np.ndarray]) -> None:
+        for i, one in enumerate(latents):
+            run.tell(Previewed(first + i, done, total, how(one)))
+
     if not run.can_decode_previews:
-        shown = previews.preview(latents, run.fleet.files.family.name)
-        width, height = (side * latent_space.SCALE for side in reversed(shown.shape[:2]))
-        run.tell(Previewed(picture, done, total, previews.enlarged(shown, width, height)))
-        return
-    if run.preview is not None and not run.preview.done():
-        return
-
-    def decode() -> None:
-        which = next(p for p in run.settled.passes if p.latent_size == latents.shape[1:])
-        sizes = run.sizes(which)
-        image = run.fleet.call("taesd", "run", sizes, {"latents": latents}).arrays["image"]
-        run.tell(Previewed(picture, done, total, image))
-
-    run.preview = run.submit("taesd", decode)
+        tell(by_matrix)
+    elif run.preview is None or run.preview.done():
+        run.preview = run.fleet.submit_beside(partial(tell, decoded))  # its worker's lane may wait for these latents

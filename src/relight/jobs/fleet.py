@@ -91,6 +91,7 @@ class Fleet:
         self.files, self.settings = files, settings
         self.workers: dict[str, Worker] = {}
         self.lanes: dict[str, ThreadPoolExecutor] = {}
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
         self.executors: set[str] = set()
         self.opened: dict[str, str] = {}
         self.gpu: Gpu | None = None
@@ -115,6 +116,10 @@ class Fleet:
     def submit[T](self, component: str, task: Callable[[], T]) -> Future[T]:
         """Run a task in the lane of the component's worker, after what was given to it before."""
         return self.lanes[worker_name(self.opened[component])].submit(task)
+
+    def submit_beside[T](self, task: Callable[[], T]) -> Future[T]:
+        """Run a task in a lane of its own: between the calls of a worker whose own lane waits for something."""
+        return self._beside.submit(task)
 
     @property
     def any_lost(self) -> bool:
@@ -305,7 +310,7 @@ class Fleet:
     def close(self, *, at_once: bool = False) -> None:
         """End the workers; `at_once` without waiting for what they do."""
         self.closed = True
-        for lane in self.lanes.values():
+        for lane in (*self.lanes.values(), self._beside):
             lane.shutdown(wait=False, cancel_futures=True)
         for worker in self.workers.values():
             worker.kill() if at_once else worker.close()

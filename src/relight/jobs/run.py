@@ -110,6 +110,9 @@ class Run:
         except BaseException:
             self.fleet.cancel(self)
             raise
+        finally:
+            if self.preview is not None and not self.preview.cancel():
+                wait([self.preview])  # nothing is told after the end
 
 
 def sizes_of(settled: Settled, which: Pass, text_tokens: int) -> dict[str, int]:
