@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -191,7 +191,7 @@ def suspected(right: np.ndarray, device: str, draw: Draw) -> Finding:
 
 
 @contextmanager
-def switched(name: str, environ: Mapping[str, str] | None = None) -> Iterator[None]:
+def switched(name: str) -> Iterator[None]:
     """A variable set for the workers that are started meanwhile."""
     os.environ[name] = "1"
     try:

@@ -17,6 +17,7 @@ from relight.doctor.facts.host import Memory, MemoryController
 from relight.doctor.finding import GIB, MIB, Level
 from relight.doctor.machine import Asked, Machine
 from relight.doctor.measure import ColdRead
+from relight.doctor.models import ModelFile, ModelSet
 
 OK, WARN, FAIL = Level
 OVERLAY = Mount("/", "0:50", "overlay", "overlay", ("rw",))
@@ -71,6 +72,13 @@ def test_a_control_groups_limit_counts_as_the_memory() -> None:
     has = Memory(64 * GIB, 60 * GIB, 8 * GIB, 0, limit=4 * GIB)
     found = only(memory.for_models, replace(healthy(), models=(flux(),), memory=has))
     assert found.level is FAIL and "4.0 GiB by this control group's limit" in found.seen
+
+
+def test_a_model_without_t5_is_told_to_take_a_smaller_format() -> None:
+    model = ModelSet("chat", (ModelFile("model", Path("/models/llama-8b.gguf"), 12 * GIB),))
+    blind = replace(healthy(), models=(model,), engine=replace(healthy().engine, devices=()))
+    found = only(memory.for_models, replace(blind, memory=Memory(12 * GIB, 10 * GIB, 8 * GIB, 0)))
+    assert found.level is WARN and "quantize llama-8b.gguf" in found.remedies[0].do
 
 
 def test_without_a_model_little_memory_is_still_said() -> None:

@@ -21,6 +21,7 @@ ADD_SWAP = Remedy(
     "sudo fallocate -l 16G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile && sudo swapon /swapfile",
     "sudo swapoff /swapfile && sudo rm /swapfile",
 )
+CLOSE_OTHERS = Remedy("close other programs", "ps aux --sort=-rss | head", "start them again")
 SLOW_MEMORY = 12e9
 
 
@@ -48,27 +49,28 @@ def for_models(machine: Machine) -> Iterator[Finding]:
 
 
 def _for_model(machine: Machine, model: ModelSet, seen: str) -> Finding:
-    memory = machine.memory
+    memory, smaller = machine.memory, smaller_weights(model)
     needed = model.host_bytes(has_gpu=machine.has_gpu) + OVERHEAD
     numbers = {"model": model.name, "needed_bytes": needed, "available_bytes": memory.available}
     said = f"{model.name} keeps {size(needed)} in memory: {seen}"
     if needed + SYSTEM_BYTES > memory.usable:
-        why = "the text encoder is read from the disk again for every prompt, minutes instead of seconds"
+        why = "what does not stay in memory is read from the disk again for every prompt: minutes instead of seconds"
         if memory.swap_total == 0 or memory.usable < memory.total:
             why += "; without swap the system ends the largest program when it runs out"
-            return fail("memory", said, why, SMALLER_T5, ADD_SWAP, **numbers)
-        return warn("memory", said, why, SMALLER_T5, **numbers)
+            return fail("memory", said, why, smaller, ADD_SWAP, **numbers)
+        return warn("memory", said, why, smaller, **numbers)
     if needed > memory.available:
-        why = "other programs have it now; they are pushed into swap, or the text encoder is read again and again"
-        return warn(
-            "memory",
-            said,
-            why,
-            Remedy("close other programs", "ps aux --sort=-rss | head", "start them again"),
-            SMALLER_T5,
-            **numbers,
-        )
+        why = "other programs have it now; they are pushed into swap, or weights are read again and again"
+        return warn("memory", said, why, CLOSE_OTHERS, smaller, **numbers)
     return ok("memory", said, **numbers)
+
+
+def smaller_weights(model: ModelSet) -> Remedy:
+    """A smaller T5 where there is one; else the largest file in a smaller format."""
+    if any(file.role == "t5xxl" for file in model.files):
+        return SMALLER_T5
+    name = model.largest.path.name
+    return Remedy("take a smaller format", f"relight quantize {name} smaller.gguf --type Q4_K", "keep the old file")
 
 
 def swap(machine: Machine) -> Iterator[Finding]:
@@ -92,7 +94,7 @@ def swap(machine: Machine) -> Iterator[Finding]:
             "swap",
             seen,
             "memory was short: what is in swap comes back at the disk's speed, in the middle of a picture",
-            Remedy("close other programs", "ps aux --sort=-rss | head", "start them again"),
+            CLOSE_OTHERS,
             SMALLER_T5,
             **numbers,
         )
