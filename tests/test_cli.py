@@ -22,7 +22,9 @@ import pytest
 from PIL import Image
 
 import checkpoints
+import making
 from relight import cli
+from relight.images.infotext import parse_parameters
 from relight.jobs import options
 from relight.jobs.request import ModelFiles
 from relight.workers.process import Worker, child_environment
@@ -320,6 +322,21 @@ def test_inspect_json_is_one_object(relight: Relight, tiny_files: ModelFiles, ki
     assert found["components"][0]["missing"] == [] and found["tensors"] > 0
 
 
+def test_inspect_says_what_model_a_folder_makes(relight: Relight, tiny_files: ModelFiles) -> None:
+    folder = tiny_files.of("diffusion")[0].parent
+    outcome = relight("inspect", folder)
+    assert outcome.status == 0 and f"{folder}: FLUX.1 model, complete" in outcome.out
+    found = json.loads(relight("inspect", folder, "--json").out)
+    assert found["model"] == "flux" and found["complete"] and set(found["files"]) == set(tiny_files.paths)
+
+
+def test_inspect_says_what_a_folder_lacks(relight: Relight, tiny_files: ModelFiles, tmp_path: Path) -> None:
+    assert "no model" in relight("inspect", tmp_path).out
+    shutil.copy(tiny_files.of("diffusion")[0], tmp_path)
+    outcome = relight("inspect", tmp_path)
+    assert outcome.status == 0 and "lacks" in outcome.out and "vae is missing: add" in outcome.out
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_inspect_refuses_what_is_no_weights_file(relight: Relight, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(BROKEN[name][0])
@@ -378,6 +395,39 @@ def test_a_picture_from_one_command(tiny_files: ModelFiles, tmp_path: Path) -> N
     assert all(picture.size == (64, 64) for picture in pictures)
     assert np.asarray(pictures[0]).tobytes() != np.asarray(pictures[1]).tobytes()
     assert "denoise: 2 step(s) done" in outcome.err and "\r" not in outcome.err
+
+
+def test_stable_diffusion_with_everything_from_one_command(tmp_path: Path) -> None:
+    """Part of a photograph anew, led by its edges, in ink, gone over at twice the size."""
+    shelf = making.shelf(tmp_path)
+    photograph, mask = tmp_path / "photograph.png", tmp_path / "mask.png"
+    redraw = making.masked()
+    assert redraw.mask is not None
+    Image.fromarray(redraw.image).save(photograph)
+    Image.fromarray((redraw.mask * 255).astype(np.uint8)).save(mask)
+    outcome = in_process(
+        *("generate", "a (cat:1.2) <lora:ink:0.5>", "--model", shelf / "sd15.safetensors", *SMALL),
+        *("--negative", "dog", "--steps", 4, "--cfg-scale", 5, "--sampler", "DPM++ 2M SDE", "--schedule", "karras"),
+        *("--clip-skip", 2, "--lora-dir", shelf, "--init-image", photograph, "--strength", 0.8, "--mask", mask),
+        *("--controlnet", shelf / "control1.safetensors", "--control-image", photograph, "--canny"),
+        *("--hires", 1.5, "--hires-upscaler", "lanczos", "--hires-strength", 0.5, "--upscale", 2),
+        *("--upscaler", shelf / "x2.safetensors", "--taesd", shelf / "taesd.safetensors"),
+        *("--preview-dir", tmp_path / "previews", "--preview-every", 2, "--out", tmp_path / "cat.png", "--json"),
+    )
+    assert outcome.status == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert set(report) == REPORT_KEYS
+    assert (report["family"], report["sampler"], report["schedule"]) == ("sd1", "dpmpp_2m_sde", "karras")
+    assert (report["cfg_scale"], report["clip_skip"], report["strength"]) == (5, 2, 0.8)
+    assert report["loras"] == [{"name": "ink", "weight": 0.5}]
+    assert report["hires"]["from_size"] == [64, 64] and report["hires"]["strength"] == 0.5
+    assert report["controls"] == [{"model": "control1", "strength": 1.0, "start": 0.0, "end": 1.0}]
+    assert [path.name for path in (tmp_path / "previews").iterdir()] == ["cat-preview-1.png"]
+    with Image.open(tmp_path / "cat.png") as picture:
+        assert picture.size == (192, 192)
+        read = parse_parameters(picture.info["parameters"])
+    assert read["Prompt"] == "a (cat:1.2) <lora:ink:0.5>" and read["Negative prompt"] == "dog"
+    assert (read["Steps"], read["Size"], read["Hires upscaler"]) == ("4", "64x64", "Lanczos")
 
 
 REPORT_KEYS = {
