@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ class FakeWorker:
 
     def call(self, method: str, values: dict[str, Any] | None = None) -> Message:
         self.calls.append((method, values or {}))
-        return Message("result", 1, {"devices": self.devices})
+        lora = {"unmatched": [f"{path}: odd" for path, _ in (values or {}).get("loras", ())]}
+        return Message("result", 1, {"devices": self.devices} | lora)
+
+    def called(self, wanted: str) -> list[dict[str, Any]]:
+        return [values for method, values in self.calls if method == wanted]
 
     def close(self) -> None:
         self.alive = False
@@ -122,3 +127,52 @@ def test_the_pretended_card_reaches_the_worker() -> None:
     Fleet(NOWHERE, EngineSettings(profile=PROFILES["rx580-8g"])).find_gpu(set(), needed=True)
     environment = FakeWorker.all[0].environment
     assert environment is not None and environment["GGML_VK_MAX_NODES_PER_SUBMIT"] == "16"
+
+
+def test_another_way_to_convolve_opens_the_decoder_anew() -> None:
+    ours = Fleet(NOWHERE, EngineSettings())
+    for convolution in (None, "auto", "im2col", "im2col"):
+        ours.open("vae", "ggml-cpu", convolution=convolution)
+    opened = FakeWorker.all[0].called("open")
+    assert [values["options"]["convolution"] for values in opened] == ["auto", "im2col"]
+    assert len(FakeWorker.all[0].called("close")) == 1
+
+
+def test_controlnets_go_into_the_backbone_and_open_it_anew_when_they_change() -> None:
+    ours = Fleet(NOWHERE, EngineSettings())
+    for paths in ([], [Path("a"), Path("b")], [Path("a"), Path("b")], []):
+        ours.use_controls(paths)
+        ours.open("vae", "ggml-cpu")
+        ours.open("diffusion", "ggml-cpu")
+    opened = [values["extras"] for values in FakeWorker.all[0].called("open") if values["component"] == "diffusion"]
+    assert opened == [{}, {"0": ["a"], "1": ["b"]}, {}]
+    assert [values["component"] for values in FakeWorker.all[0].called("open")].count("vae") == 1
+
+
+def test_a_lora_set_reaches_each_component_once_and_wherever_it_moves() -> None:
+    ours = Fleet(NOWHERE, EngineSettings())
+    ours.open("diffusion", "ggml-cpu")
+    ink = {"diffusion": [(Path("ink"), 0.5)], "clip_l": [(Path("ink"), 1.0)]}
+    ours.use_loras(ink)
+    ours.use_loras(ink)
+    adapted = FakeWorker.all[0].called("adapt")
+    assert adapted == [{"component": "diffusion", "loras": [("ink", 0.5)]}]
+    assert ours.unmatched_lora_names() == ["ink: odd"]
+    ours.open("clip_l", "ggml-cpu")
+    assert adapted != (now := FakeWorker.all[0].called("adapt")) and now[1]["component"] == "clip_l"
+    ours.open("diffusion", "vulkan0")
+    assert FakeWorker.all[1].called("adapt") == adapted
+    ours.use_loras({})
+    assert FakeWorker.all[1].called("adapt")[-1] == {"component": "diffusion", "loras": []}
+    assert ours.unmatched_lora_names() == []
+
+
+def test_a_task_beside_the_lanes_does_not_wait_for_them() -> None:
+    ours = Fleet(NOWHERE, EngineSettings())
+    ours.open("vae", "ggml-cpu")
+    held = threading.Event()
+    waiting = ours.submit("vae", lambda: held.wait(10))
+    assert ours.submit_beside(lambda: "done").result(10) == "done" and not waiting.done()
+    held.set()
+    assert waiting.result(10)
+    ours.close()
