@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     from relight.doctor import commands as doctor
     from relight.planner import commands as planner
     from relight.store.commands import add_commands
+    from relight.tuning import commands as tuning
 
     common = Parser(add_help=False)
     common.add_argument(
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     add_inspect(commands.add_parser("inspect", parents=[common], help="say what a model file is, or a folder of them"))
     add_commands(commands, common)
     planner.add_commands(commands, common)
+    tuning.add_commands(commands, common)
     configuration.add_commands(commands, common)
     doctor.add_commands(commands, common)
     return top

@@ -15,6 +15,7 @@ from relight.jobs.conditioning import cache_folder
 from relight.jobs.fleet import EngineSettings
 from relight.planner.backends import GPU
 from relight.planner.profiles import find_profile
+from relight.tuning import tables
 
 COMPONENTS = {
     "diffusion": ("diffusion", "modulation"),
@@ -88,6 +89,7 @@ def engine_settings(loaded: Loaded) -> EngineSettings:
         budgets=tuple(budgets(loaded)),
         largest_tile=TILE_AT_MOST if settings.model_routing.decoder.tiling is True else None,
         conditioning_folder=cache_folder() if engine.prompt_cache else None,
+        tuning=tables.folder(),
     )
 
 

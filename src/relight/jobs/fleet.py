@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from relight.jobs.families import OPTIONAL
 from relight.jobs.request import ModelFiles
 from relight.planner.placement import GIB
 from relight.planner.profiles import Profile
+from relight.tuning import pipelines
+from relight.tuning.tuned import Tuned, here, signature
 from relight.weights.checkpoint import open_component
 from relight.workers.process import Event, Worker
 from relight.workers.protocol import Message
@@ -44,7 +47,8 @@ class EngineSettings:
     `nodes_per_submit` bounds the operations that a GPU gets at a time (None: as suits the card).
     `gpu` is the card to use where components are not sent to one by name; `max_vram_share` what part of its memory may
     be filled. `budgets` bound single components, `largest_tile` the autoencoder's tiles in latent pixels.
-    `conditioning_folder` keeps what text encoders gave, up to `conditioning_bytes`; None keeps nothing.
+    `conditioning_folder` keeps what text encoders gave, up to `conditioning_bytes`; None keeps nothing. `tuning` is the
+    folder of what `relight warm` measured; with it drivers keep their pipelines where that put them.
     """
 
     backend: str | None = None
@@ -60,10 +64,14 @@ class EngineSettings:
     largest_tile: int | None = None
     conditioning_folder: Path | None = None
     conditioning_bytes: int = DEFAULT_BYTES
+    tuning: Path | None = None
 
-    def environment(self) -> dict[str, str]:
-        """Of the workers, where the user has not set it."""
-        environment = dict(self.profile.environment) if self.profile else {}
+    def environment(self, tuned: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Of the workers, where the user has not set it; `tuned` is what was found to be quicker."""
+        environment = pipelines.environment() if self.tuning is not None else {}
+        if self.profile is not None:
+            environment |= self.profile.environment
+        environment |= tuned or {}
         if self.nodes_per_submit is not None:
             environment["GGML_VK_MAX_NODES_PER_SUBMIT"] = str(self.nodes_per_submit)
         return environment
@@ -103,15 +111,30 @@ class Fleet:
         self._keeping: dict[str, bool] = {}
         self._unmatched: dict[str, set[str]] = {}
         self._cpu_executors: dict[str, str] = {}
+        self._networks: dict[str, str] = {}
 
     def worker(self, device: str) -> Worker:
         """The worker that owns a device; all CPU executors share one."""
         name = worker_name(device)
         self._check_open()
         if name not in self.workers:
-            self.workers[name] = Worker(name, self.settings.environment())
+            self.workers[name] = Worker(name, self.settings.environment(self.tuned.environment if self.tuned else None))
             self.lanes[name] = ThreadPoolExecutor(1, thread_name_prefix=name)
         return self.workers[name]
+
+    @cached_property
+    def tuned(self) -> Tuned | None:
+        """What was measured on this machine; None where nothing was, or it is not to be used."""
+        settings = self.settings
+        if settings.tuning is None:
+            return None
+        return here(settings.tuning, settings.profile, settings.threads, self._network)
+
+    def _network(self, component: str) -> str:
+        if component not in self._networks:
+            with closing(open_component(self.files.kind(component), self.files.of(component))) as stored:
+                self._networks[component] = signature(component, stored)
+        return self._networks[component]
 
     def submit[T](self, component: str, task: Callable[[], T]) -> Future[T]:
         """Run a task in the lane of the component's worker, after what was given to it before."""
@@ -187,7 +210,8 @@ class Fleet:
 
     def open_executor(self, executor: str, limit_bytes: int | None = None) -> None:
         if executor not in self.executors:
-            values = {"executor": executor, "threads": self.settings.threads, "limit_bytes": limit_bytes}
+            threads = self.settings.threads or (self.tuned.threads if self.tuned else None)
+            values = {"executor": executor, "threads": threads, "limit_bytes": limit_bytes}
             self.worker(executor).call("open_executor", values)
             self.executors.add(executor)
 
@@ -197,6 +221,8 @@ class Fleet:
         kind = self.files.kind(component)
         if component not in ON_OPENVINO and kind != "unet":
             return "ggml-cpu"
+        if component not in self._cpu_executors and self.tuned and (better := self.tuned.cpu_executor(component)):
+            self._cpu_executors[component] = better
         if component not in self._cpu_executors:
             with closing(open_component(kind, self.files.of(component))) as stored:
                 parameters = sum(math.prod(stored.shape(name)) for name in stored)
@@ -219,7 +245,9 @@ class Fleet:
         """Open a component's files on a device, unless they are there; the name of the executor it is on."""
         executor = self.executor(component, device)
         options = self.settings.options
-        if convolution is not None:
+        if self.tuned is not None:
+            options = self.tuned.options(component, executor, options)
+        if convolution not in (None, self.settings.options.convolution):
             options = replace(options, convolution=convolution)  # type: ignore[arg-type]
         if self.opened.get(component) == executor and self._options.get(component) == options:
             return executor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from relight.jobs.text import TextPlan, text_stage
 from relight.jobs.upscalers import BY_MODEL, latent_method
 from relight.models.tiling import tile_candidates
 from relight.planner.backends import GPU, on_gpu, parse
+from relight.planner.forecast import Choice, Forecast
 from relight.planner.placement import GIB, Placement, place
 
 MAX_ROWS = 16
@@ -51,6 +52,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self.text = text_stage(self.checked, self.settings.cache(), self.wanted)
         self.decoding = Decoding()
         self._placements: dict[tuple[Any, ...], Placement] = {}
+        self._forecast: Forecast | None = None
         self._arranging = threading.Lock()
         self._arrangement: tuple[Any, ...] | None = ((), ())
         self._runs: list[Run] = []
@@ -59,6 +61,8 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.fleet.close(at_once=error is not None)
+        if self._forecast is not None:
+            self._forecast.close()
 
     def generate(
         self,
@@ -137,6 +141,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
                 tile=request.tile,
                 measure=within,
                 batches=self._batches(settled),
+                cost=self._cost(settled, gpu),
             )
             choices = [request.tile] if request.tile else tiles
             self._placements[key] = within.on_cpu(placed, choices, plan.cached)
@@ -148,6 +153,16 @@ class Pipeline(AbstractContextManager["Pipeline"]):
             if component not in plan.cached:
                 fleet.open(component, device)
         return placement
+
+    def _cost(self, settled: Settled, gpu: Gpu | None) -> Callable[[Placement], float] | None:
+        """Seconds of a placement where this model was timed on this card; else bytes alone decide."""
+        tuned = self.fleet.tuned
+        if gpu is None or tuned is None or not tuned.of("diffusion", gpu.name):
+            return None
+        if self._forecast is None:
+            choice = Choice(tuned, self.settings.options, tuned.options)
+            self._forecast = Forecast(self.checked, gpu.description, self.settings.threads, choice)
+        return self._forecast.cost(settled, gpu.name)
 
     def _gpu(self, wanted: Mapping[str, str]) -> Gpu | None:
         """The card that components are sent to by name, else the one in the settings, else the first."""
@@ -213,4 +228,4 @@ def explain(placement: Placement) -> str:
         use = placement.use.get(component)
         size = f" ({use.weights / GIB:.2f} GiB + {use.compute / GIB:.2f} GiB buffer)" if use else ""
         parts.append(f"{component} on {device}{size}")
-    return ", ".join(parts)
+    return "; ".join([", ".join(parts), *placement.notes])

@@ -8,15 +8,15 @@ from typing import Literal
 
 from relight.errors import DoesNotFit
 from relight.executors.base import CompileOptions, MemoryUse
-from relight.planner.estimate import MEASURED, Estimator
+from relight.planner.estimate import ESTIMATED, MEASURED, SCALED, Estimator
 from relight.planner.placement import ALWAYS_CPU, Placement, place
 from relight.planner.stages import Course, follow
 from relight.planner.workload import Workload
 
 Objective = Literal["latency", "throughput"]
 OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput")
-WORTH_IT = {True: 0.98, False: 0.9}
-"""Share of the seconds that must remain for another way of computing: of measured ones, and of estimates."""
+WORTH_IT = {MEASURED: 0.98, SCALED: 0.95, ESTIMATED: 0.9}
+"""Share of the seconds that must remain for another way of computing to be taken, by how they are known."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Chooser:
                     tried = self.outcome(self.wanted, {**found.options, name: other})
                 except DoesNotFit:
                     continue
-                certain = tried.course.total.source == MEASURED
-                if self.value(tried.course) < WORTH_IT[certain] * self.value(found.course):
+                share = WORTH_IT[tried.course.parts[name].seconds.source]
+                if self.value(tried.course) < share * self.value(found.course):
                     found = tried
         return found
 

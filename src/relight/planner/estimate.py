@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from relight.errors import UnsupportedOp
 from relight.executors.base import CompileOptions
-from relight.jobs.fleet import ON_OPENVINO
+from relight.jobs.fleet import ON_OPENVINO, UNET_BYTES, UNET_WORTH
 from relight.planner.machine import Machine
 from relight.planner.networks import Networks
 
@@ -36,23 +37,33 @@ class Seconds:
 NOTHING = Seconds(0.0, MEASURED)
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(Protocol):
     """One run of a component's graph at these sizes, as it was measured."""
 
-    sizes: Mapping[str, int]
-    seconds: float
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+    @property
+    def options(self) -> CompileOptions: ...
+    @property
+    def seconds(self) -> float: ...
 
 
 class Timings(Protocol):
-    """Measurements of this machine, by component, executor and way of computing."""
+    """Measurements of this machine, by component and executor."""
 
-    def of(self, component: str, executor: str, options: CompileOptions) -> Sequence[Timing]: ...
+    def of(self, component: str, executor: str) -> Sequence[Timing]: ...
+
+    def cpu_executor(self, component: str) -> str | None:
+        """The quicker of the CPU's, where both were measured."""
+        ...
 
 
 class NoTimings:
-    def of(self, component: str, executor: str, options: CompileOptions) -> Sequence[Timing]:
+    def of(self, component: str, executor: str) -> Sequence[Timing]:
         return ()
+
+    def cpu_executor(self, component: str) -> str | None:
+        return None
 
 
 @dataclass(eq=False)
@@ -62,16 +73,25 @@ class Estimator:
     networks: Networks
     machine: Machine
     timings: Timings
+    _executors: dict[str, str] = field(default_factory=dict)
 
     def executor(self, component: str, device: str) -> str:
-        """As the fleet chooses it: OpenVINO for convolutions, and for T5 where the CPU has bfloat16 and room."""
+        """As the fleet chooses it: what was measured to be quicker, else OpenVINO for convolutions, and for T5 where
+        the CPU has bfloat16 and room."""
         if device != "cpu":
             return device
-        cpu = self.machine.cpu
-        if component not in ON_OPENVINO:
+        if component not in self._executors:
+            self._executors[component] = self.timings.cpu_executor(component) or self._by_rule(component)
+        return self._executors[component]
+
+    def _by_rule(self, component: str) -> str:
+        cpu, kind = self.machine.cpu, self.networks.files.kind(component)
+        if component not in ON_OPENVINO and kind != "unet":
             return "ggml-cpu"
         parameters = self.networks.parameters(component)
-        if parameters < ON_OPENVINO[component]:
+        if parameters < ON_OPENVINO.get(component, UNET_WORTH):
+            return "ggml-cpu"
+        if kind == "unet" and cpu.available < UNET_BYTES * parameters:
             return "ggml-cpu"
         if component == "t5xxl" and not (cpu.bf16 and cpu.available > BF16_BYTES * parameters):
             return "ggml-cpu"
@@ -80,9 +100,14 @@ class Estimator:
     def run(self, component: str, device: str, sizes: Mapping[str, int], options: CompileOptions) -> Seconds:
         """Of one run of its graph. Infinite where the options cannot compute it."""
         executor = self.executor(component, device)
-        shape = self.networks.shape(component, sizes)
-        known = self.timings.of(component, executor, options)
-        exact = [timing.seconds for timing in known if self.networks.shape(component, timing.sizes) == shape]
+        shape, way = self.networks.shape(component, sizes), self._way(component, executor, sizes, options)
+        known = self.timings.of(component, executor)
+        exact = [
+            timing.seconds
+            for timing in known
+            if self.networks.shape(component, timing.sizes) == shape
+            and self._way(component, executor, sizes, timing.options) == way
+        ]
         if exact:
             return Seconds(min(exact), MEASURED)
         try:
@@ -91,11 +116,22 @@ class Estimator:
             return Seconds(float("inf"))
         if not known:
             return Seconds(modelled)
+        same = [timing for timing in known if self._way(component, executor, sizes, timing.options) == way]
         near = min(
-            ((self._modelled(component, executor, timing.sizes, options), timing.seconds) for timing in known),
-            key=lambda pair: abs(pair[0] - modelled),
+            (
+                (self._modelled(component, executor, timing.sizes, timing.options), timing.seconds)
+                for timing in same or known
+            ),
+            key=lambda pair: abs(math.log(pair[0] / modelled)),
         )
         return Seconds(modelled * near[1] / near[0], SCALED)
+
+    def _way(self, component: str, executor: str, sizes: Mapping[str, int], options: CompileOptions) -> object:
+        """What the options come to: two that lead to the same kernels are one."""
+        if executor == "openvino":
+            wide = options.precision in ("auto", "bf16") and self.machine.cpu.bf16
+            return "bf16" if wide else options.precision.replace("auto", "f32").replace("bf16", "f32")
+        return self.networks.way(component, executor, sizes, options)
 
     def _modelled(self, component: str, executor: str, sizes: Mapping[str, int], options: CompileOptions) -> float:
         rates = self.machine.rates(executor)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from relight.executors.base import CompileOptions, MemoryUse
+from relight.executors.choices import uses_direct_convolution, uses_flash
 from relight.executors.null import NullExecutor
 from relight.graph import Graph
 from relight.jobs.families import OPTIONAL
@@ -36,6 +37,9 @@ class Networks(AbstractContextManager["Networks"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         for component in self._components.values():
             component.close()
         self._components.clear()
@@ -72,11 +76,6 @@ class Networks(AbstractContextManager["Networks"]):
             counts[stored.format(tensor)] = counts.get(stored.format(tensor), 0) + math.prod(stored.shape(tensor))
         return max(counts, key=lambda form: counts[form])
 
-    def signature(self, name: str) -> str:
-        """Names, shapes and formats of the file: two files with the same take the same time."""
-        stored = self.component(name).checkpoint
-        return f"{name}|" + ";".join(f"{each}{stored.shape(each)}{stored.format(each)}" for each in sorted(stored))
-
     def measure(self, name: str, executor: str, sizes: Sizes, options: CompileOptions) -> MemoryUse:
         """As ggml's allocator would have it, or as OpenVINO's own count says."""
         key = name, executor, self.shape(name, sizes), options
@@ -89,6 +88,13 @@ class Networks(AbstractContextManager["Networks"]):
             else:
                 self._measured[key] = NullExecutor(executor).measure(graph, options)
         return self._measured[key]
+
+    def way(self, name: str, executor: str, sizes: Sizes, options: CompileOptions) -> tuple[frozenset[bool], bool]:
+        """Whether ggml computes attention and convolutions in the quick or in the frugal way under these options."""
+        gpu = executor.startswith("vulkan")
+        nodes = self.graph(name, sizes).nodes
+        flash = frozenset(uses_flash(node, options, gpu=gpu) for node in nodes if node.op == "attention")
+        return flash, any(node.op == "conv2d" for node in nodes) and uses_direct_convolution(options)
 
     def largest(self, name: str, sizes: Sizes, options: CompileOptions) -> int:
         """Bytes of its largest tensor on a GPU."""

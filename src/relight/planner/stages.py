@@ -56,9 +56,11 @@ class Course:
     swap_s: float = 0.0
 
 
-def follow(work: Workload, placement: Placement, estimator: Estimator, options: Options) -> Course:
-    """The request under a placement, from text to pictures."""
-    parts = {name: _part(name, work, placement, estimator, options[name]) for name in work.names}
+def follow(
+    work: Workload, placement: Placement, estimator: Estimator, options: Options, *, with_bytes: bool = True
+) -> Course:
+    """The request under a placement, from text to pictures. Without bytes, those of what is on the CPU count as 0."""
+    parts = {name: _part(name, work, placement, estimator, options[name], with_bytes) for name in work.names}
     stages = _stages(work, placement, parts, estimator)
     swap = sum(part.rebuilt_s for part in parts.values())
     lanes: dict[str, Seconds] = {}
@@ -70,11 +72,20 @@ def follow(work: Workload, placement: Placement, estimator: Estimator, options: 
     return Course(parts, stages, total, max(lanes.values(), key=lambda s: s.value), lanes, first, swap)
 
 
-def _part(name: str, work: Workload, placement: Placement, estimator: Estimator, options: CompileOptions) -> Part:
+def _part(
+    name: str,
+    work: Workload,
+    placement: Placement,
+    estimator: Estimator,
+    options: CompileOptions,
+    with_bytes: bool,
+) -> Part:
     device, sizes = placement.device[name], work.sizes_in(name, placement)
     executor = estimator.executor(name, device)
     runs = work.runs(name, placement)
-    use = placement.use.get(name) or estimator.networks.measure(name, executor, sizes, options)
+    use = placement.use.get(name)
+    if use is None:
+        use = estimator.networks.measure(name, executor, sizes, options) if with_bytes else MemoryUse(0, 0)
     seconds = estimator.run(name, device, sizes, options) * runs
     shared = not placement.keep_programs and executor.startswith("vulkan")
     nodes = len(estimator.networks.graph(name, sizes).nodes)

@@ -61,8 +61,11 @@ class Workload:
 
 def workload(checked: Checked, request: GenerateRequest) -> Workload:
     """Raises RequestError for what the model cannot do."""
-    settled = settle(request.with_seed(), checked)
-    family = checked.files.family
+    return workload_of(settle(request.with_seed(), checked), checked)
+
+
+def workload_of(settled: Settled, checked: Checked) -> Workload:
+    request, family = settled.request, checked.files.family
     names = (*(name for name in family.components if name != "vae"), request.decode_with)
     largest = settled.passes[-1]
     tokens = settled.text_tokens if checked.unet is None else LENGTH

@@ -1,0 +1,94 @@
+"""The command of the warm-up: relight warm."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from relight.errors import ConfigError, RelightError
+
+
+def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
+    """Add `warm` to the program's commands."""
+    p = commands.add_parser(
+        "warm", parents=[common], help="build the driver's pipelines and find the quickest way to compute a model here"
+    )
+    p.add_argument("models", metavar="MODEL", nargs="*", help="default: every model that was pulled, or the demo's")
+    p.add_argument("--size", metavar="WxH", action="append", help="pixels (repeatable); default: what a model is for")
+    p.add_argument("--batch", type=int, default=1, metavar="N")
+    p.add_argument("--cfg-scale", type=float, metavar="X")
+    p.add_argument("--threads", type=int, metavar="N")
+    p.add_argument("--max-vram", type=float, metavar="GIB")
+    p.add_argument("--again", action="store_true", help="time what was timed before, too")
+    p.add_argument("--json", action="store_true", help="print one JSON object, last on stdout")
+    p.set_defaults(run=warm)
+
+
+def warm(a: argparse.Namespace) -> None:
+    """Warm up each model in turn; one that fails does not keep the others from it."""
+    import os
+
+    from relight.jobs import models
+    from relight.jobs.request import GenerateRequest
+    from relight.planner.commands import size
+    from relight.planner.outlook import machine_for
+    from relight.planner.profiles import pretended
+    from relight.tuning import pipelines, tables
+    from relight.tuning.warm import Warmup
+
+    machine, _ = machine_for(None, a.max_vram, a.threads, None)
+    warmup = Warmup(machine, pretended(os.environ), a.threads, tell=_note, again=a.again)
+    kept = pipelines.cache_home() / pipelines.FOLDER
+    _note(f"pipelines are kept in {kept}, measurements in {tables.folder()}")
+    found, failed = [], 0
+    for model in a.models or default_models():
+        for text in a.size or [None]:
+            width, height = size(text)
+            asked = GenerateRequest(prompt="", width=width, height=height, batch=a.batch, cfg_scale=a.cfg_scale, seed=0)
+            _note(f"{model}{f' at {text}' if text else ''}")
+            try:
+                found.append(warmup.warm(models.files_in(model) if not a.models else _files(model), asked))
+            except RelightError as error:
+                failed += 1
+                _note(f"{model}: {error}")
+                continue
+            _print(found[-1], a.json)
+    if a.json:
+        print(json.dumps({"models": [vars(each) for each in found], "pipeline_bytes": pipelines.size(kept)}))
+    if failed and not found:
+        raise ConfigError("no model could be warmed up")
+
+
+def _files(model: str) -> Any:
+    from relight.jobs import models
+
+    return models.model_files(model, {})
+
+
+def default_models() -> list[Any]:
+    """Pulled sets of pictures that are whole; without one, what ships with relight."""
+    from relight import demo
+    from relight.store.catalogue import models
+    from relight.store.places import Places
+
+    whole = [each.name for each in models(Places.of()) if not each.missing and "llama" not in each.family.lower()]
+    return whole or [demo.EMBEDDED]
+
+
+def _print(warmed: Any, as_json: bool) -> None:
+    gained = warmed.before - warmed.after
+    lines = [
+        f"{warmed.model}: {warmed.timed} timed, pipelines took {warmed.first_s:.1f} s once; a picture "
+        f"{warmed.before:.2f} s by default, {warmed.after:.2f} s now"
+        + (f" ({gained / warmed.before:.0%} less)" if gained > 0 else "")
+    ]
+    lines += [f"  {change}" for change in warmed.changes]
+    lines += [f"  cannot: {failure}" for failure in warmed.failures]
+    for line in lines:
+        print(line, file=sys.stderr if as_json else sys.stdout)
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
