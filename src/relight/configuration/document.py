@@ -46,7 +46,7 @@ def read(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         document.problems.append((mark.line + 1 if mark else 1, f"is no YAML: {error.problem or error.context}"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         document.problems.append((1, f"is no YAML: {error}"))
     finally:
         loader.dispose()
@@ -58,15 +58,10 @@ def _section(document: Document, loader: yaml.SafeLoader, node: Any, prefix: str
     if not isinstance(node, yaml.MappingNode):
         document.problems.append((line_of(node), f"{where} should hold `name: value` lines"))
         return
-    loader.flatten_mapping(node)
-    seen: dict[str, int] = {}
-    for key, value in node.value:
-        name = key.value if isinstance(key, yaml.ScalarNode) else "?"
-        place, line = prefix + name, line_of(key)
-        if name in seen:
-            document.problems.append((line, f"{place} is there twice, in line {seen[name]} too"))
-            continue
-        seen[name] = line
+    _doubles(document, node, prefix)
+    loader.flatten_mapping(node)  # what <<: brings stands before the section's own
+    for key, value in {_name(key): (key, value) for key, value in node.value}.values():
+        place, line = prefix + _name(key), line_of(key)
         if place in sections():
             if value.tag != NULL:
                 _section(document, loader, value, f"{place}.")
@@ -74,6 +69,19 @@ def _section(document: Document, loader: yaml.SafeLoader, node: Any, prefix: str
             document.problems.append((line, unknown(place)))
         elif value.tag != NULL:
             _setting(document, loader, value, place)
+
+
+def _doubles(document: Document, node: Any, prefix: str) -> None:
+    seen: dict[str, int] = {}
+    for key, _ in node.value:
+        name, line = _name(key), line_of(key)
+        if name in seen:
+            document.problems.append((line, f"{prefix}{name} is there twice, in line {seen[name]} too"))
+        seen.setdefault(name, line)
+
+
+def _name(key: Any) -> str:
+    return key.value if isinstance(key, yaml.ScalarNode) else "?"
 
 
 def _setting(document: Document, loader: yaml.SafeLoader, node: Any, place: str) -> None:

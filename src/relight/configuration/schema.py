@@ -186,7 +186,12 @@ class Picture:
     clip_skip: int | None = setting(None, Whole(1, 12), "counted from 1; default: the model's", flag="--clip-skip")
     guidance: float | None = setting(None, Real(0, 100), "FLUX.1 dev's; default 3.5", flag="--guidance")
     cfg_rescale: float = setting(0.0, Real(0, 1), "tames the contrast of high scales", flag="--cfg-rescale")
-    rng: str = setting("cuda", Choice(("cuda", "cpu")), "whose noise: A1111's GPU, or ComfyUI's", flag="--rng")
+    rng: str = setting(
+        "cuda",
+        Choice(("cuda", "cpu"), (("philox", "cuda"), ("gpu", "cuda"))),
+        "whose noise: A1111's GPU, or ComfyUI's",
+        flag="--rng",
+    )
     decode_with: str = setting("vae", Choice(("vae", "taesd")), "`taesd` is quick and blurred", flag="--decode-with")
 
 
