@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from relight.errors import RequestError
 from relight.llm import sampling
-from relight.llm.asks import ChatAsk, CompletionAsk, FinishReason, Limits, Piece, TokenLogprob, Usage
+from relight.llm.asks import ChatAsk, CompletionAsk, FinishReason, Limits, Piece, Sampling, TokenLogprob, Usage
 from relight.llm.grammar import bounded, response_grammar
 from relight.llm.header import Header
 from relight.llm.slots import Turn
@@ -105,7 +105,7 @@ class Answerer:
     def _turn(
         self,
         prompt: list[int],
-        how: sampling.Sampling,
+        how: Sampling,
         grammar: str | None,
         limits: Limits,
         reader: ToolReader | None,

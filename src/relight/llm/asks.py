@@ -27,8 +27,8 @@ class StateBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadSettings:
-    """`context`: tokens of each slot, 0 for what the model was trained with, at most 8192. `device`: `vulkan0` and so on,
-    for the layers on the GPU; None leaves the choice to llama.cpp."""
+    """`context`: tokens of each slot; 0 for what the model was trained with, at most 8192. `device`: of the layers on
+    the GPU, `vulkan0` where none is named."""
 
     n_gpu_layers: int = 0
     device: str | None = None
@@ -91,8 +91,8 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What ends an answer. `max_tokens` None: as many as the context has room for. `logprobs`: how many of the likeliest
-    tokens are told beside the one chosen; None tells nothing."""
+    """What ends an answer. `max_tokens` None: as many as the context has room for. `logprobs`: how many of the
+    likeliest tokens are told beside the one chosen; None tells nothing."""
 
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -114,8 +114,8 @@ class Limits:
 class ChatAsk:
     """A conversation to go on with, messages and tools in OpenAI's shape.
 
-    `tool_choice`: `auto`, `none`, `required`, or the name of a tool. `response_format`: None, `{"type": "json_object"}`,
-    or `{"type": "json_schema", "json_schema": {"schema": ...}}`. `template_values` go to the template by name.
+    `tool_choice`: `auto`, `none`, `required`, or the name of a tool. `response_format`: None, or of type `json_object`
+    or `json_schema`. `template_values` go to the template by name.
     """
 
     messages: tuple[Json, ...]
@@ -197,7 +197,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was loaded: `model_bytes` of weights, `context` tokens of each slot, `can`: chat, tools, embeddings, infill."""
+    """What was loaded: `model_bytes` of weights, `context` tokens of each slot; it `can` chat, tools, embeddings ..."""
 
     name: str
     architecture: str

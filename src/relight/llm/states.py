@@ -198,7 +198,10 @@ def key_of(model: str, tokens: Sequence[int] | np.ndarray) -> str:
 
 def _header(stream: Any) -> dict[str, Any]:
     """Raises ValueError for anything but a header of ours."""
-    header = json.loads(stream.readline(MAX_HEADER))
+    line = stream.readline(MAX_HEADER)
+    if not line.startswith(b'{"model": '):
+        raise ValueError("not a header")
+    header = json.loads(line)
     if not isinstance(header, dict) or not isinstance(header.get("model"), str):
         raise ValueError("not a header")
     for name in ("tokens", "size"):

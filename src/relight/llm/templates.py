@@ -1,4 +1,4 @@
-"""Chat templates: a conversation as the text a model was trained on. They come with model files, so they are not trusted.
+"""Chat templates: a conversation as the text a model was trained on. They come with model files: nobody trusts them.
 
 They run in Jinja's sandbox, without files or attributes of Python, for a limited time and to a limited length.
 """

@@ -157,7 +157,7 @@ class ToolReader:
 
     def _add_all(self, calls: Sequence[Any]) -> bool:
         """Take the calls when each is one: an object with the name of a tool."""
-        found = []
+        found: list[ToolCall] = []
         for call in calls:
             name = call.get("name") if isinstance(call, dict) else None
             if name not in self.names:
