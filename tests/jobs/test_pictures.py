@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from making import ALONE, REQUEST, distance, made, near, sd1_files
+from executors_present import EXECUTORS
+from making import ALONE, REQUEST, distance, made, near, photograph, sd1_files
+from relight.executors.base import CompileOptions
 from relight.jobs.pipeline import Pipeline
+from relight.jobs.request import Control
 from relight.planner import placement
 from relight.workers.protocol import Message
 
@@ -93,3 +96,17 @@ def test_samplers_repeat_themselves_by_seed_in_any_company(sd1: Pipeline, sample
     asked = replace(REQUEST, sampler=sampler, cfg_scale=1.0)
     second = sd1.generate(replace(asked, batch=2)).pictures[1].image.astype(int)
     assert near(second, made(sd1, asked, seed=2))
+
+
+@pytest.mark.timeout(180)
+def test_a_vulkan_device_makes_the_same_picture_with_all_that_goes_into_a_graph(sd1: Pipeline, shelf: Path) -> None:
+    EXECUTORS["vulkan0"]()  # skips where there is none
+    control = Control(path=shelf / "control1.safetensors", image=photograph())
+    asked = replace(REQUEST, prompt="a cat <lora:ink:1>", controls=(control,), steps=2)
+    settings = replace(ALONE, backend="vulkan0,te=cpu", options=CompileOptions(attention="chunked"))
+    with Pipeline(sd1_files(shelf), settings) as pipeline:
+        result = pipeline.generate(asked)
+    assert result.report["components"]["diffusion"]["executor"] == "vulkan0"
+    used = result.report["devices"]["vulkan0"]
+    assert 0 < used["peak_bytes"] <= used["predicted_bytes"] * 1.02 + (1 << 20)
+    assert distance(result.pictures[0].image.astype(int), made(sd1, asked)) < 1
