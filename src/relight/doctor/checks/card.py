@@ -91,7 +91,7 @@ def reachable_memory(machine: Machine) -> Iterator[Finding]:
             continue
         name = machine.name_of(card)
         numbers = {"bar_bytes": window, "vram_bytes": total}
-        seen = f"{name}: {size(window)} of {size(total)} video memory reachable by the processor"
+        seen = f"{name}: {size(min(window, total))} of {size(total)} video memory reachable by the processor"
         if window >= total * 0.9:
             yield ok("bar", f"{seen} (Resizable BAR)", **numbers)
         elif machine.environ.get(HIDDEN_VRAM) is not None:
