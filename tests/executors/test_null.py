@@ -10,13 +10,13 @@ import pytest
 from checkpoints import flux_shapes, t5_shapes, vae_shapes
 from executors_present import EXECUTORS
 from golden import small_nets
-from golden.weights import UnetSpec, unet_shapes
+from golden.weights import UnetSpec, controlnet_shapes, unet_shapes
 from published_unets import SD15, SDXL
 from relight.errors import OutOfDeviceMemory, UnsupportedOp
 from relight.executors.base import CompileOptions
 from relight.executors.null import NullExecutor
 from relight.graph import Graph, Tensor, Weights, input_tensor, ops
-from relight.models import esrgan, flux, t5, taesd, unet, vae
+from relight.models import controlnet, esrgan, flux, t5, taesd, unet, vae
 from shapes import ShapeIndex
 from stored import ArraySource
 
@@ -50,9 +50,16 @@ def vae_encoder(channels: tuple[int, ...], side: int) -> Graph:
     return vae.record_encoder(w, vae.VaeConfig.from_weights(w), side, side)
 
 
-def unet_step(spec: UnetSpec, side: int, batch: int, control: bool = False) -> Graph:
+def unet_step(spec: UnetSpec, side: int, batch: int) -> Graph:
     w = Weights(ShapeIndex(unet_shapes(spec), "F16"))
-    return unet.record(w, unet.UnetConfig.from_weights(w), side, side, 77, batch, control)
+    return unet.record(w, unet.UnetConfig.from_weights(w), side, side, 77, batch)
+
+
+def controlled_step(spec: UnetSpec, side: int, batch: int) -> Graph:
+    beside = {f"control.{name}": shape for name, shape in controlnet_shapes(spec).items()}
+    w = Weights(ShapeIndex(unet_shapes(spec) | beside, "F16"))
+    control = controlnet.Control(w / "control", unet.UnetConfig.from_weights(w / "control"))
+    return controlnet.record(w, unet.UnetConfig.from_weights(w), [control], side, side, 77, batch)
 
 
 def t5_encoder(length: int, form: str, **sizes: int) -> Graph:
@@ -106,7 +113,7 @@ MEASURED = {
     "sd 1.5 at 512, two rows": (unet_step(SD15, 64, 2), AUTO),
     "sd 1.5 at 512, two rows by flash": (unet_step(SD15, 64, 2), FLASH),
     "sd 1.5 at 768 by im2col": (unet_step(SD15, 96, 2), IM2COL),
-    "sd 1.5 with control": (unet_step(SD15, 64, 2, control=True), FLASH),
+    "sd 1.5 with control": (controlled_step(SD15, 64, 2), FLASH),
     "sdxl at 1024": (unet_step(SDXL, 128, 1), AUTO),
     "sdxl at 1024 by flash": (unet_step(SDXL, 128, 2), FLASH),
     "linear over three axes": (products_of_three_axes(), AUTO),

@@ -11,6 +11,12 @@ from relight.graph import Tensor
 FLASH_HEAD_SIZES = range(40, 161)
 """What the GPU kernels are made for; others compile for minutes and run slowly."""
 
+CONVOLUTION_BLOCK, CONVOLUTION_DEPTH, FEW_OUTPUTS = 128, 16, 64
+MOST_COLUMN_BYTES = 640 << 20
+"""Of im2col's matrix: a picture's edge is not worth more memory than this."""
+UNKNOWN_CORES = 32
+"""What ggml assumes of a GPU that does not say."""
+
 
 def uses_flash(node: Tensor, options: CompileOptions, *, gpu: bool) -> bool:
     """Flash where the caller says so; by itself on GPUs, without a bias, for the head sizes its kernels suit."""
@@ -36,5 +42,15 @@ def queries_a_chunk(node: Tensor, options: CompileOptions) -> int:
     return math.ceil(queries / chunks)
 
 
-def uses_direct_convolution(options: CompileOptions) -> bool:
-    return options.convolution != "im2col"
+def uses_direct_convolution(node: Tensor, options: CompileOptions, *, gpu: bool, cores: int) -> bool:
+    """Direct by itself, but where a GPU's kernel for whole blocks of 128 outputs by 128 pixels would meet an edge: its
+    variant that looks at edges was 17 times slower (measured: 1.5 against 26 TFLOPS, 320 outputs). ggml takes that
+    kernel from two blocks for each of `cores`, the device's shader cores, on."""
+    if options.convolution != "auto" or not gpu:
+        return options.convolution != "im2col"
+    batch, outputs, height, width = node.shape
+    pixels, inner = batch * height * width, math.prod(node.inputs[1].shape[1:])
+    blocks = math.ceil(outputs / CONVOLUTION_BLOCK) * math.ceil(pixels / CONVOLUTION_BLOCK)
+    in_blocks = outputs > FEW_OUTPUTS and blocks >= 2 * cores
+    ragged = outputs % CONVOLUTION_BLOCK or pixels % CONVOLUTION_BLOCK or inner % CONVOLUTION_DEPTH
+    return not (in_blocks and ragged and 2 * inner * pixels <= MOST_COLUMN_BYTES)

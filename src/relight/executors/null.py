@@ -14,6 +14,7 @@ import numpy as np
 
 from relight.errors import UnsupportedOp
 from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs
+from relight.executors.choices import UNKNOWN_CORES
 from relight.executors.leaves import held_format, leaf_nbytes, roles, wanted
 from relight.executors.limit import MemoryLimit
 from relight.executors.outline import OPS, Outline
@@ -79,17 +80,18 @@ def _held_bytes(leaves: Mapping[object, tuple[Tensor, str]]) -> int:
 
 
 class NullExecutor:
-    """Stands in for any device: with a name like `vulkan0` it chooses as ggml does on a GPU, else as on the CPU."""
+    """Stands in for any device: with a name like `vulkan0` it chooses as ggml does on a GPU of so many shader `cores`,
+    else as on the CPU."""
 
-    def __init__(self, name: str = "null", *, limit_bytes: int | None = None) -> None:
-        self.name = name
+    def __init__(self, name: str = "null", *, limit_bytes: int | None = None, cores: int = UNKNOWN_CORES) -> None:
+        self.name, self.cores = name, cores
         self.limit = MemoryLimit(name, limit_bytes)
 
     def why_not(self, node: Tensor) -> str | None:
         return None if node.op in (*OPS, "input", "weight") else f"{self.name} has no {node.op}"
 
     def measure(self, graph: Graph, options: CompileOptions) -> MemoryUse:
-        outline = Outline(graph, options, gpu=self.name.startswith("vulkan"))
+        outline = Outline(graph, options, gpu=self.name.startswith("vulkan"), cores=self.cores)
         return MemoryUse(self.measure_weights((graph,)), outline.fixed_bytes + outline.peak_bytes())
 
     def measure_weights(self, graphs: tuple[Graph, ...]) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from relight.executors.arena import Arena
 from relight.executors.base import CompileOptions
-from relight.executors.choices import queries_a_chunk, uses_direct_convolution, uses_flash
+from relight.executors.choices import UNKNOWN_CORES, queries_a_chunk, uses_direct_convolution, uses_flash
 from relight.graph import Graph, Tensor
 
 VIEW_ALIGNMENT = 256
@@ -78,8 +78,8 @@ def core(shape: Sequence[int]) -> tuple[int, ...]:
 class Outline:
     """The steps of a graph on ggml: what each writes and what it reads."""
 
-    def __init__(self, graph: Graph, options: CompileOptions, *, gpu: bool) -> None:
-        self.options, self.gpu = options, gpu
+    def __init__(self, graph: Graph, options: CompileOptions, *, gpu: bool, cores: int = UNKNOWN_CORES) -> None:
+        self.options, self.gpu, self.cores = options, gpu, cores
         self.steps: list[Step] = []
         self.masks: dict[object, Value] = {}
         self.fixed_bytes = 0
@@ -253,7 +253,7 @@ def rope(outline: Outline, node: Tensor, x: Value, positions: Value) -> Value:
 
 def conv2d(outline: Outline, node: Tensor, x: Value, kernel: Value, bias: Value | None = None) -> Value:
     x = outline.solid(x)
-    if uses_direct_convolution(outline.options):
+    if uses_direct_convolution(node, outline.options, gpu=outline.gpu, cores=outline.cores):
         return outline.new(node.shape, x)  # the bias is added in place
     batch, _, height, width = node.shape
     inner = math.prod(node.inputs[1].shape[1:])

@@ -9,8 +9,32 @@ from typing import Any
 import psutil
 
 from relight.errors import ConfigError
+from relight.executors.choices import UNKNOWN_CORES
 from relight.executors.ggml.api import DEVICE_CPU, ffi, text
 from relight.executors.ggml.library import Library, load
+
+CORES = tuple(
+    (re.compile(name, re.IGNORECASE), cores)
+    for name, cores in (
+        (r"RX ?[45]70\b", 32),
+        (r"RX ?(480|580|590)\b|POLARIS10", 36),
+        (r"RX ?[45]60\b|POLARIS11", 16),
+        (r"RX ?550\b|POLARIS12", 8),
+        (r"VEGA ?56\b", 56),
+        (r"VEGA ?64\b|VEGA10", 64),
+        (r"VEGA20|RADEON VII", 60),
+        (r"R9 ?390\b", 40),
+        (r"R9 ?290\b", 40),
+        (r"FIJI|FURY", 64),
+        (r"GTX 1060", 10),
+        (r"GTX 1070 TI", 19),
+        (r"GTX 1070", 15),
+        (r"GTX 1080 TI", 28),
+        (r"GTX 1080", 20),
+        (r"H[12]00", 132),
+    )
+)
+"""By the names that drivers give; ggml asks the driver itself."""
 
 
 @dataclass
@@ -24,6 +48,11 @@ class Device:
     handle: Any
     lib: Library
     features: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cores(self) -> int:
+        """Shader cores (compute units, streaming multiprocessors), by which ggml chooses kernels."""
+        return next((cores for name, cores in CORES if name.search(self.description)), UNKNOWN_CORES)
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes now. Where the driver does not say what is free, free equals total."""

@@ -271,7 +271,8 @@ def timestep_embedding(lo: Lowering, node: Tensor, t: Value) -> Value:
 def conv2d(lo: Lowering, node: Tensor, x: Value, kernel: Value, bias: Value | None = None) -> Value:
     s, p = node.attrs["stride"], node.attrs["padding"]
     x = lo.solid(x)
-    if uses_direct_convolution(lo.options):
+    device = lo.device
+    if uses_direct_convolution(node, lo.options, gpu=device.is_vulkan, cores=device.cores):
         y = lo.base.ggml_conv_2d_direct(lo.ctx, kernel, x, s, s, p, p, 1, 1)
     else:
         y = im2col_convolution(lo, node, x, kernel)
