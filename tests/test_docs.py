@@ -55,6 +55,8 @@ MAY_IMPORT = {
         "workers",
         "jobs",
         "store.recipes",
+        "tuning.tables",
+        "tuning.tuned",
     },
     "tuning": {
         "graph",
@@ -84,11 +86,12 @@ MAY_IMPORT = {
     },
     "store": {"weights", "executors"},
     "ledger": set(),
+    "llm": {"weights", "workers.protocol", "workers.endings", "workers.process", "executors.cores", "store.catalogue"},
     "configuration": {"executors.base", "jobs", "planner", "tuning.tables", "sampling", "store", "weights.identify"},
     "doctor": {"store", "weights", "workers", "planner.profiles", "jobs", "demo", "configuration", "ledger.schema"},
     "progress": {"jobs.events", "jobs.output"},
     "demo": set(),
-    "cli": EVERYTHING | {"configuration", "doctor", "demo", "progress", "prompts"},
+    "cli": EVERYTHING | {"llm", "configuration", "doctor", "demo", "progress", "prompts"},
     "__main__": {"cli"},
 }
 

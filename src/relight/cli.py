@@ -78,6 +78,7 @@ def end(status: int, message: str, arguments: argparse.Namespace) -> NoReturn:
 def parser() -> argparse.ArgumentParser:
     from relight.configuration import commands as configuration
     from relight.doctor import commands as doctor
+    from relight.llm import commands as llm
     from relight.planner import commands as planner
     from relight.store.commands import add_commands
     from relight.tuning import commands as tuning
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     tuning.add_commands(commands, common)
     configuration.add_commands(commands, common)
     doctor.add_commands(commands, common)
+    llm.add_commands(commands, common)
     return top
 
 
