@@ -75,7 +75,9 @@ def test_the_right_format_is_accepted(tmp_path: Path, tiny: ModelFiles) -> None:
 
 def test_another_quantisation_is_refused_with_both_formats(tmp_path: Path, tiny: ModelFiles) -> None:
     found = loaded("model_routing:\n  diffusion:\n    quantization: Q4_K_S\n", tmp_path)
-    with pytest.raises(ConfigError, match=r"relight.yaml:3: .*quantization says Q4_K, and .*tiny.safetensors is in F16"):
+    with pytest.raises(
+        ConfigError, match=r"relight.yaml:3: .*quantization says Q4_K, and .*tiny.safetensors is in F16"
+    ):
         check_formats(found, tiny)
 
 

@@ -85,23 +85,15 @@ def _placed(found: Fitted, machine: Machine, name: str, timings: Timings) -> Non
         found.heading.append(f"No plan could be made: {error}")
         return
     found.set("runtime.resolution", f"{plan.width}x{plan.height}", "what the model is for")
+    parts = {component.part.name: component.part for component in plan.components}
     for part, components in COMPONENTS.items():
-        if reason := _reason(plan, components):
-            device = next(each.part.device for each in plan.components if each.part.name in components)
-            if machine.gpu is not None:
-                found.set(f"model_routing.{part}.target", "gpu" if device == machine.gpu.name else "cpu", reason)
-    decoder = next((each for each in plan.components if each.part.name == "vae"), None)
-    if decoder is not None:
+        here = [parts[name] for name in components if name in parts]
+        if here and machine.gpu is not None:
+            takes = ", ".join(f"{each.name} takes {amount(each.use.total)}" for each in here)
+            where = "gpu" if here[0].device == machine.gpu.name else "cpu"
+            found.set(f"model_routing.{part}.target", where, f"planned: {takes}")
+    if "vae" in parts:
         found.set("model_routing.decoder.tiling", plan.outcome.placement.tile, "planned for this size")
-
-
-def _reason(plan: Plan, components: tuple[str, ...]) -> str:
-    uses = [
-        f"{each.part.name} takes {amount(each.part.use.total)}"
-        for each in plan.components
-        if each.part.name in components
-    ]
-    return "planned: " + ", ".join(uses) if uses else ""
 
 
 def _seen(machine: Machine) -> list[str]:

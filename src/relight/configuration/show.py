@@ -13,6 +13,7 @@ from relight.configuration.schema import Entry, Settings, entries, sections, val
 
 INDENT = "  "
 WIDTH = 116
+LONG = 1 << 30
 
 
 def effective(loaded: Loaded) -> str:
@@ -96,9 +97,10 @@ def scalar(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """Text as YAML reads it back: in quotes where it would be something else without."""
-    if is_same(text, text) and not any(mark in text for mark in ",[]{}"):
+    if text.isprintable() and is_same(text, text) and not any(mark in text for mark in ",[]{}"):
         return text
-    return json.dumps(text, ensure_ascii=False).replace("${", "$${")
+    written: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=LONG)
+    return written.rstrip("\n").replace("${", "$${")
 
 
 def is_same(written: str, text: str, read: Callable[[str], Any] = yaml.safe_load) -> bool:
