@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from relight.cli import files_in
+from relight.jobs.models import files_in
 from relight.demo import EMBEDDED, SIZE
 from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
