@@ -52,6 +52,8 @@ def plan_of(full_models: Path) -> PlanOf:
     ) -> Plan:
         gpu = machine.of_profile(find_profile(card, card)) if card else None
         asked = GenerateRequest(prompt="", width=side, height=side, seed=0, **request)  # type: ignore[arg-type]
-        return Planning(Machine(cpu, gpu), ask or Ask(), NoTimings()).plan(str(full_models / model), asked)
+        return Planning(Machine(cpu, gpu), ask or Ask(), lambda networks: NoTimings()).plan(
+            str(full_models / model), asked
+        )
 
     return planned

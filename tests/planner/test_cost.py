@@ -11,7 +11,7 @@ import pytest
 from relight.executors.base import CompileOptions
 from relight.jobs import models
 from relight.planner import rates
-from relight.planner.cost import largest_tensor
+from relight.planner.cost import Lowering, largest_tensor
 from relight.planner.networks import Networks
 from relight.planner.profiles import PROFILES
 
@@ -22,7 +22,7 @@ CHUNKED = CompileOptions(attention="chunked")
 @pytest.fixture(scope="module")
 def networks(full_models: Path) -> Iterator[dict[str, Networks]]:
     files = {name: models.model_files(str(full_models / name), {}) for name in ("flux", "sd15.safetensors")}
-    opened = {name.partition(".")[0]: Networks(found) for name, found in files.items()}
+    opened = {name.partition(".")[0]: Networks(found, 132) for name, found in files.items()}
     yield opened
     for each in opened.values():
         each.__exit__(None, None, None)
@@ -86,8 +86,8 @@ def test_a_gpu_and_a_cpu_choose_attention_by_their_own_rule(networks: dict[str, 
 
 def test_the_largest_tensor_of_a_decode_by_columns_is_its_columns(networks: dict[str, Networks]) -> None:
     graph = networks["flux"].graph("vae", tile(128))
-    assert largest_tensor(graph, AUTO) == 4 * 256 * 1024 * 1024  # 256 channels at full size
-    assert largest_tensor(graph, IM2COL) == 2 * 9 * 256 * 1024 * 1024  # 3x3 of each in F16
+    assert largest_tensor(graph, Lowering(AUTO, True)) == 4 * 256 * 1024 * 1024  # 256 channels at full size
+    assert largest_tensor(graph, Lowering(IM2COL, True)) == 2 * 9 * 256 * 1024 * 1024  # 3x3 of each in F16
 
 
 @pytest.mark.parametrize(

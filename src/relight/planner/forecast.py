@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relight.executors.base import CompileOptions
 from relight.jobs.checks import Checked
 from relight.jobs.settle import Settled
-from relight.planner import machine, rates
+from relight.planner import machine
 from relight.planner.estimate import Estimator, Timings
-from relight.planner.machine import Gpu, Machine
+from relight.planner.machine import Machine
 from relight.planner.networks import Networks
 from relight.planner.placement import Placement
-from relight.planner.profiles import PROFILES
 from relight.planner.stages import follow
 from relight.planner.workload import workload_of
 
@@ -32,17 +31,15 @@ class Forecast:
 
     def __init__(self, checked: Checked, description: str, threads: int | None, choice: Choice) -> None:
         self.checked, self.choice = checked, choice
-        self.networks = Networks(checked.files)
-        named = rates.card_named(description)
-        found = rates.known(description) or rates.of_card(PROFILES[named or "rx580-8g"])
+        described = {"name": "", "description": description, "memory_total": 0, "memory_free": 0}
+        self.card = machine.of_device(described, 0)
+        self.networks = Networks(checked.files, self.card.cores)
         self.cpu = machine.this_cpu(threads)
-        self.rates = found
-        self.description = description
 
     def cost(self, settled: Settled, gpu: str) -> Callable[[Placement], float]:
         """Seconds of one request under a placement on this GPU."""
-        card = Gpu(gpu, self.description, 0, 0, 0, None, self.rates, origin="this machine")
-        estimator = Estimator(self.networks, Machine(self.cpu, card), self.choice.timings)
+        there = Machine(self.cpu, replace(self.card, name=gpu))
+        estimator = Estimator(self.networks, there, self.choice.timings)
         work = workload_of(settled, self.checked)
 
         def seconds(placement: Placement) -> float:

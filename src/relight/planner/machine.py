@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from relight.executors.choices import UNKNOWN_CORES
 from relight.executors.cores import physical_cores
 from relight.planner import rates
 from relight.planner.profiles import PROFILES, Profile
@@ -22,6 +23,7 @@ HEADROOM_BYTES = GIB // 4
 """Left to the driver and the desktop of what a device says is free."""
 NVIDIA_DRIVER_BYTES = 74_000_000
 """Taken beside what is allocated, whatever the picture (docs/measurements.md, Memory)."""
+H100_CORES = 132
 DISK_BYTES_S = {"ssd": 1.5e9, "disk": 0.13e9}
 """Cold reads of large files: an NVMe drive in an old slot, a spinning disk."""
 
@@ -39,6 +41,7 @@ class Gpu:
     max_allocation: int | None
     rates: Rates
     driver_bytes: int = 0
+    cores: int = UNKNOWN_CORES
     origin: str = "profile"
 
 
@@ -121,6 +124,7 @@ def of_profile(profile: Profile, max_vram: int | None = None) -> Gpu:
         used=profile.reserved_bytes,
         max_allocation=profile.max_allocation_bytes,
         rates=rates.of_card(profile),
+        cores=profile.cores,
     )
 
 
@@ -142,5 +146,6 @@ def of_device(
         max_allocation=profile.max_allocation_bytes if profile else None,
         rates=known or rates.of_card(PROFILES[named if named in PROFILES else "rx580-8g"]),
         driver_bytes=NVIDIA_DRIVER_BYTES if nvidia else 0,
+        cores=H100_CORES if known else PROFILES[named].cores if named in PROFILES else UNKNOWN_CORES,
         origin=origin,
     )

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 
 from relight.executors.base import CompileOptions, MemoryUse
-from relight.executors.choices import uses_direct_convolution, uses_flash
+from relight.executors.choices import UNKNOWN_CORES
 from relight.executors.null import NullExecutor
 from relight.graph import Graph
 from relight.jobs.families import OPTIONAL
 from relight.jobs.request import ModelFiles
-from relight.planner.cost import Cost, cost, largest_tensor
+from relight.planner.cost import Cost, Lowering, cost, largest_tensor
 from relight.planner.rates import Rates
 from relight.workers.components import NETWORKS
 from relight.workers.components.base import Component, Opening
@@ -24,10 +24,10 @@ Sizes = Mapping[str, int]
 
 
 class Networks(AbstractContextManager["Networks"]):
-    """Opens files when they are first asked about. Not for use by two threads at once."""
+    """Opens files when they are first asked about. `cores` are those of the GPU. Not for use by two threads at once."""
 
-    def __init__(self, files: ModelFiles) -> None:
-        self.files = files
+    def __init__(self, files: ModelFiles, cores: int = UNKNOWN_CORES) -> None:
+        self.files, self.cores = files, cores
         self._components: dict[str, Component] = {}
         self._graphs: dict[object, Graph] = {}
         self._measured: dict[object, MemoryUse] = {}
@@ -86,27 +86,28 @@ class Networks(AbstractContextManager["Networks"]):
 
                 self._measured[key] = OpenvinoExecutor().measure(graph, options)
             else:
-                self._measured[key] = NullExecutor(executor).measure(graph, options)
+                self._measured[key] = NullExecutor(executor, cores=self.cores).measure(graph, options)
         return self._measured[key]
 
-    def way(self, name: str, executor: str, sizes: Sizes, options: CompileOptions) -> tuple[frozenset[bool], bool]:
-        """Whether ggml computes attention and convolutions in the quick or in the frugal way under these options."""
-        gpu = executor.startswith("vulkan")
-        nodes = self.graph(name, sizes).nodes
-        flash = frozenset(uses_flash(node, options, gpu=gpu) for node in nodes if node.op == "attention")
-        return flash, any(node.op == "conv2d" for node in nodes) and uses_direct_convolution(options)
+    def way(self, name: str, executor: str, sizes: Sizes, options: CompileOptions) -> tuple[frozenset[bool], ...]:
+        """How ggml computes attention and convolutions under these options."""
+        nodes, lowering = self.graph(name, sizes).nodes, self._lowering(executor, options)
+        flash = frozenset(lowering.flash(node) for node in nodes if node.op == "attention")
+        return flash, frozenset(lowering.direct(node) for node in nodes if node.op == "conv2d")
+
+    def _lowering(self, executor: str, options: CompileOptions) -> Lowering:
+        return Lowering(options, executor.startswith("vulkan"), self.cores)
 
     def largest(self, name: str, sizes: Sizes, options: CompileOptions) -> int:
         """Bytes of its largest tensor on a GPU."""
         key = name, self.shape(name, sizes), options
         if key not in self._largest:
-            self._largest[key] = largest_tensor(self.graph(name, sizes), options)
+            self._largest[key] = largest_tensor(self.graph(name, sizes), self._lowering("vulkan0", options))
         return self._largest[key]
 
     def cost(self, name: str, executor: str, rates: Rates, sizes: Sizes, options: CompileOptions) -> Cost:
         """Of one run of its graph."""
         key = name, executor, self.shape(name, sizes), options, rates.source
         if key not in self._costs:
-            gpu = executor.startswith("vulkan")
-            self._costs[key] = cost(self.graph(name, sizes), rates, options, gpu=gpu)
+            self._costs[key] = cost(self.graph(name, sizes), rates, self._lowering(executor, options))
         return self._costs[key]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,22 @@ from typing import Any
 from relight.planner import machine as machines
 from relight.planner.estimate import NoTimings, Timings
 from relight.planner.machine import HEADROOM_BYTES, Gpu, Machine
+from relight.planner.networks import Networks
 from relight.planner.profiles import Profile, find_profile, pretended
+from relight.tuning import tables
+from relight.tuning.tuned import here, signature
 from relight.workers.process import Worker
 
 GIB = 1 << 30
 
 
+TimingsOf = Callable[[Networks], Timings]
+
+
 def machine_for(
     profile: str | None, max_vram_gib: float | None, threads: int | None, model: str | None
-) -> tuple[Machine, Timings]:
-    """With a profile that card and no measurements; else what is here, and what was measured on it.
+) -> tuple[Machine, TimingsOf]:
+    """With a profile that card, and of measurements those of this CPU; else what is here, and all that was measured.
 
     Raises ConfigError for a profile that is none.
     """
@@ -29,8 +36,25 @@ def machine_for(
         cpu = replace(cpu, disk=machines.disk_rate(Path(model)))
     bound = int(max_vram_gib * GIB) if max_vram_gib is not None else None
     if profile is not None:
-        return Machine(cpu, machines.of_profile(named(profile), bound)), NoTimings()
-    return Machine(cpu, present_gpu(bound)), NoTimings()
+        return Machine(cpu, machines.of_profile(named(profile), bound)), measured(threads, None)
+    return Machine(cpu, present_gpu(bound)), measured(threads, pretended(os.environ), with_gpu=True)
+
+
+def measured(threads: int | None, profile: Profile | None, *, with_gpu: bool = False) -> TimingsOf:
+    """Of the tables of this machine, by the networks of a model."""
+    found = here(tables.folder(), profile, threads, with_gpu=with_gpu)
+
+    def timings(networks: Networks) -> Timings:
+        if found is None:
+            return NoTimings()
+
+        @functools.cache
+        def network(name: str) -> str:
+            return signature(name, networks.component(name).checkpoint)
+
+        return replace(found, network=network)
+
+    return timings
 
 
 def named(profile: str) -> Profile:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from relight.errors import DoesNotFit, ModelFileError
 from relight.executors.base import CompileOptions
+from relight.executors.choices import UNKNOWN_CORES
 from relight.jobs import models
 from relight.jobs.checks import Checked
 from relight.jobs.request import GenerateRequest, ModelFiles
@@ -101,11 +102,12 @@ class Plan:
 
 @dataclass(eq=False)
 class Planning:
-    """Plans a model in each of the variants on disk and keeps the best."""
+    """Plans a model in each of the variants on disk and keeps the best. `timings` gives what was measured of its
+    networks."""
 
     machine: Machine
     ask: Ask
-    timings: Timings
+    timings: Callable[[Networks], Timings]
 
     def plan(self, model: str, request: GenerateRequest) -> Plan:
         """Raises DoesNotFit, RequestError, ModelFileError."""
@@ -135,14 +137,14 @@ class Planning:
 
     def of_files(self, model: str, files: ModelFiles, request: GenerateRequest) -> Plan:
         checked = Checked(files)
-        with Networks(files) as networks:
+        gpu = self.machine.gpu
+        with Networks(files, gpu.cores if gpu else UNKNOWN_CORES) as networks:
             work = workload(checked, request)
-            gpu = self.machine.gpu
             said = backends.on_gpu(backends.parse(self.ask.backend), gpu.name if gpu else None)
             wanted = {name: device for name, device in said.items() if name in work.names}
             chooser = Chooser(
                 work,
-                Estimator(networks, self.machine, self.timings),
+                Estimator(networks, self.machine, self.timings(networks)),
                 wanted,
                 self.ask.options,
                 self.ask.objective,

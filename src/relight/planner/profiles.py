@@ -31,7 +31,8 @@ GCN = re.compile(
 @dataclass(frozen=True)
 class Profile:
     """`reserved_bytes` is what a desktop usually takes of the card. `flops`, `bandwidth` (bytes a second of its memory)
-    and `pcie` are at their peak; `chip` names the family whose efficiency applies (planner.rates)."""
+    and `pcie` are at their peak; `chip` names the family whose efficiency applies (planner.rates), `cores` are its
+    compute units."""
 
     name: str
     memory_bytes: int
@@ -42,6 +43,7 @@ class Profile:
     flops: float = 6.17e12
     bandwidth: float = 256e9
     pcie: float = 15.75e9
+    cores: int = 36
 
     @property
     def limit_bytes(self) -> int:
@@ -70,6 +72,7 @@ PROFILES = {
         flops=card.flops,
         bandwidth=card.bandwidth,
         pcie=card.pcie,
+        cores=card.cores,
     )
     for name, card in CARDS.items()
 }
@@ -118,6 +121,7 @@ def _own(spec: str, said: str) -> Profile:
         lacking=base.lacking,
         reserved_bytes=_bytes(given["reserved"], said) if "reserved" in given else base.reserved_bytes,
         chip=base.chip,
+        cores=base.cores,
         flops=_number(given["tflops"], said) * 1e12 if "tflops" in given else base.flops,
         bandwidth=_number(given["bandwidth"], said) * 1e9 if "bandwidth" in given else base.bandwidth,
         pcie=_number(given["pcie"], said) * 1e9 if "pcie" in given else base.pcie,

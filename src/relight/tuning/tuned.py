@@ -79,11 +79,15 @@ def here(
     profile: Profile | None = None,
     threads: int | None = None,
     network: Callable[[str], str | None] = lambda component: None,
+    *,
+    with_gpu: bool = True,
 ) -> Tuned | None:
     """The tables of this machine; None where it was never warmed up, which is found without asking any driver."""
     if not tables.exists(where):
         return None
-    gpu = gpu_identity((str(each["name"]) for each in probed() if each.get("type") in REAL), profile)
+    gpu = None
+    if with_gpu:
+        gpu = gpu_identity((str(each["name"]) for each in probed() if each.get("type") in REAL), profile)
     cpu = this_cpu(threads)
     on_gpu = tables.load(gpu, where) if gpu is not None else None
     return Tuned(tables.load(of_cpu(cpu.name, cpu.cores), where), on_gpu, network)

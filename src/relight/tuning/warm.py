@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from relight.executors.base import CompileOptions
-from relight.executors.choices import uses_flash
+from relight.executors.choices import UNKNOWN_CORES, uses_flash
 from relight.graph import Graph
 from relight.jobs.checks import Checked
 from relight.jobs.fleet import ON_OPENVINO, UNET_WORTH
@@ -88,7 +88,7 @@ class Warmup:
         """Everything a picture of this request needs on this machine. Raises DoesNotFit."""
         checked = Checked(files)
         tuned = self.tables()
-        with Networks(files) as networks:
+        with Networks(files, self.machine.gpu.cores if self.machine.gpu else UNKNOWN_CORES) as networks:
             work = workload(checked, request)
             signatures = {name: signature(name, networks.component(name).checkpoint) for name in work.names}
             tuned.network = signatures.get
