@@ -16,8 +16,9 @@ from relight.ledger.disk import Disk
 
 DATABASE_NAME = "jobs.sqlite3"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+MAYBE_FULL = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 BARELY_FREE = 1 << 20
-"""Bytes; with less, an I/O error of SQLite is taken for a full disk."""
+"""Bytes; with less, these errors of SQLite are taken for a full disk."""
 
 Row = dict[str, Any]
 Values = Mapping[str, object]
@@ -131,7 +132,7 @@ class Database:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return LedgerDamaged(f"{self._folder / DATABASE_NAME}: {error}; restore a copy or name another folder")
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._barely_free()):
+        if code == sqlite3.SQLITE_FULL or (code in MAYBE_FULL and self._barely_free()):
             return no_room(self._folder)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return LedgerError(f"{self._folder / DATABASE_NAME}: another program has held it for 5 s; stop that one")

@@ -59,7 +59,7 @@ class Ledger(Reader):
             undo.callback(self._unlock)
             self._attach(folder, disk, read_only=False)
             undo.callback(self._database.close)
-            disk.sync_folder(folder)
+            disk.sync_folder(folder)  # SQLite does it for its log, where it was built to
             self._stamps = Stamps(clock, self._last_stamp())
             self._recover()
             self._tidy(self.sweep)
