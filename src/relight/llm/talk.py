@@ -16,7 +16,7 @@ HELP = """/help            this list
 /again           another answer to the last question
 /exit            end (also Ctrl-D); Ctrl-C stops an answer
 A line that ends with \\ goes on in the next."""
-UNSEEN = {code: "\ufffd" for code in (*range(9), *range(11, 32), *range(127, 160))}
+UNSEEN = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
 """Control characters but tab and newline: a model must not move the cursor or name the window."""
 
 
