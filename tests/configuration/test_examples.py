@@ -62,7 +62,7 @@ def plan_of(loaded: Loaded, card: str | None, model: Path) -> Plan:
         schedule=settings.picture.schedule,
         tile=tile(settings),
     )
-    return Planning(machine, Ask(backend=backend(settings)), NoTimings()).plan(str(model), request)
+    return Planning(machine, Ask(backend=backend(settings)), lambda networks: NoTimings()).plan(str(model), request)
 
 
 def test_there_is_a_file_for_each_machine() -> None:

@@ -15,7 +15,7 @@ from relight.jobs.conditioning import cache_folder
 from relight.jobs.fleet import EngineSettings
 from relight.planner.backends import GPU
 from relight.planner.profiles import find_profile
-from relight.tuning import tables
+from relight.tuning import pipelines, tables
 
 COMPONENTS = {
     "diffusion": ("diffusion", "modulation"),
@@ -110,13 +110,7 @@ def environment(settings: Settings) -> dict[str, str]:
         if value:
             found[variable] = os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
     if settings.backend.pipeline_cache is not None:
-        folder = str(settings.backend.pipeline_cache)
-        found |= {
-            "MESA_SHADER_CACHE_DIR": folder,
-            "__GL_SHADER_DISK_CACHE_PATH": folder,
-            "AMD_VK_PIPELINE_CACHE_PATH": folder,
-            "AMD_SHADER_DISK_CACHE_PATH": folder,
-        }
+        found |= pipelines.variables(settings.backend.pipeline_cache)
     return found
 
 

@@ -11,9 +11,10 @@ from relight.errors import RelightError
 from relight.jobs import models
 from relight.jobs.request import GenerateRequest
 from relight.planner.amounts import amount
-from relight.planner.estimate import NoTimings, Timings
+from relight.planner.estimate import NoTimings
 from relight.planner.machine import Machine
-from relight.planner.plan import Ask, Plan, Planning
+from relight.planner.outlook import TimingsOf
+from relight.planner.plan import Ask, Planning
 from relight.store import recipes
 from relight.store.manifest import find_manifest
 from relight.store.places import Places
@@ -45,7 +46,7 @@ class Fitted:
         return explained(self.chosen, self.reasons, self.heading)
 
 
-def fitted(machine: Machine, places: Places, timings: Timings | None = None) -> Fitted:
+def fitted(machine: Machine, places: Places, timings: TimingsOf = lambda networks: NoTimings()) -> Fitted:
     """Nothing is fixed that relight settles better by itself: only what depends on the machine."""
     found = Fitted(heading=[*HEADING, *_seen(machine)])
     gpu = machine.gpu
@@ -60,7 +61,7 @@ def fitted(machine: Machine, places: Places, timings: Timings | None = None) -> 
     if conversation is not None:
         found.set("language_model.model", conversation, "it is here")
     if here:
-        _placed(found, machine, name, timings or NoTimings())
+        _placed(found, machine, name, timings)
     else:
         found.heading.append(f"Once {name} is here, relight config init says where each component goes.")
     return found
@@ -77,7 +78,7 @@ def has_room(machine: Machine, recipe: recipes.Recipe) -> bool:
     return card >= ENOUGH * recipe.vram_gib * GIB and machine.cpu.total >= ENOUGH * recipe.ram_gib * GIB
 
 
-def _placed(found: Fitted, machine: Machine, name: str, timings: Timings) -> None:
+def _placed(found: Fitted, machine: Machine, name: str, timings: TimingsOf) -> None:
     try:
         files = models.model_files(name, {})
         plan = Planning(machine, Ask(), timings).of_files(name, files, GenerateRequest(prompt="", seed=0))

@@ -221,7 +221,7 @@ class Language:
     ctx: int = setting(4096, Whole(256, 1 << 21), "tokens of one conversation")
     slots: int = setting(4, Whole(1, 64), "conversations at once")
     n_gpu_layers: int | str = setting("auto", Whole(0, 1000, ("auto",)), "layers on the card; `auto`: as many as fit")
-    cache_type: str = setting("f16", Choice(("f32", "f16", "q8_0", "q4_0")), "of the KV cache")
+    cache_type: str = setting("f16", Choice(("f16", "q8_0", "q4_0")), "of the KV cache")
     state_ram: int = setting(GIB, Size(), "for conversations that left the card")
     state_disk: int = setting(8 * GIB, Size(), "for those that left the memory")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from relight.configuration.load import Loaded
 from relight.configuration.schema import Entry, Settings, entries, sections, value_at
 
 INDENT = "  "
+PLAIN = re.compile(r"[\w./~](?:[\w./~+=@-]| (?=[\w./~]))*")
 WIDTH = 116
 LONG = 1 << 30
 
@@ -97,16 +99,17 @@ def scalar(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """Text as YAML reads it back: in quotes where it would be something else without."""
-    if text.isprintable() and is_same(text, text) and not any(mark in text for mark in ",[]{}"):
+    if PLAIN.fullmatch(text) and is_read_back(text):
         return text
     written: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=LONG)
     return written.rstrip("\n").replace("${", "$${")
 
 
-def is_same(written: str, text: str, read: Callable[[str], Any] = yaml.safe_load) -> bool:
+def is_read_back(text: str) -> bool:
+    """Not so words that mean something: no, null, 1.0, 2026-01-01."""
     try:
-        return "${" not in text and " #" not in text and bool(read(f"a: {written}") == {"a": text})
-    except yaml.YAMLError:
+        return bool(yaml.safe_load(f"a: {text}") == {"a": text})
+    except (yaml.YAMLError, ValueError):
         return False
 
 
