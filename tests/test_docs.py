@@ -87,7 +87,7 @@ MAY_IMPORT = {
     "store": {"weights", "executors"},
     "ledger": set(),
     "llm": {"weights", "workers.protocol", "workers.endings", "workers.process", "executors.cores", "store.catalogue"},
-    "configuration": {"executors.base", "jobs", "planner", "tuning.tables", "sampling", "store", "weights.identify"},
+    "configuration": {"executors.base", "jobs", "planner", "tuning", "sampling", "store", "weights.identify"},
     "doctor": {"store", "weights", "workers", "planner.profiles", "jobs", "demo", "configuration", "ledger.schema"},
     "progress": {"jobs.events", "jobs.output"},
     "demo": set(),
