@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     from relight.configuration import commands as configuration
     from relight.doctor import commands as doctor
     from relight.llm import commands as llm
+    from relight.node import commands as node
     from relight.planner import commands as planner
     from relight.store.commands import add_commands
     from relight.tuning import commands as tuning
@@ -108,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     configuration.add_commands(commands, common)
     doctor.add_commands(commands, common)
     llm.add_commands(commands, common)
+    node.add_commands(commands, common)
     return top
 
 
@@ -187,6 +189,7 @@ def generate(a: argparse.Namespace) -> None:
     from relight.configuration.engine import engine_settings
     from relight.configuration.files import check_formats, named_files
     from relight.configuration.flags import files_wanted, fill
+    from relight.configuration.warmth import warm_first
     from relight.jobs import options
     from relight.store.places import Places
 
@@ -195,8 +198,13 @@ def generate(a: argparse.Namespace) -> None:
     fill(a, a.loaded, named)
     request, files = options.request(a), options.model_files(a)
     for note in [*a.loaded.notes, *notes, *check_formats(a.loaded, files, wanted)]:
-        print(f"note: {note}", file=sys.stderr)
+        note_to_user(note)
+    warm_first(a.loaded.settings, files, request, note_to_user)
     make(request, files, engine_settings(a.loaded), a.out, a.json, a.preview_dir)
+
+
+def note_to_user(note: str) -> None:
+    print(f"note: {note}", file=sys.stderr)
 
 
 def make(request: Any, files: Any, settings: Any, out: Path, as_json: bool, preview_dir: Path | None) -> None:

@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import psutil
 
-from relight.errors import ConfigError, JobCancelled
+from relight.errors import ConfigError, ExecutorError, JobCancelled
 from relight.executors.base import CompileOptions, Executor
+from relight.graph import Graph, input_tensor
 from relight.planner.profiles import submission_environment
 from relight.workers.components import NETWORKS
 from relight.workers.components.base import Component, Opening
@@ -30,6 +31,8 @@ log = logging.getLogger("relight.workers.child")
 BF16_BYTES = 2.5  # a weight, with what a run needs besides
 
 LOAD_REPORTS = 200
+CHECKED = 64
+"""Rows and columns of the sum by which a device is checked."""
 Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
@@ -116,6 +119,14 @@ class Child:
         lib = load()
         return {"devices": found, "ggml": lib.version, "log": list(lib.lines)[-20:]}, {}
 
+    def on_check(self, call: Message) -> Answer:
+        """A small sum on an executor, compared with NumPy's. Raises ExecutorError where the device computes wrongly."""
+        name = call.values["executor"]
+        if name not in self.places:
+            self.places[name] = Place(make_executor(name, 1, None))
+        check_device(self.places[name].executor)
+        return {}, {}
+
     def on_open_executor(self, call: Message) -> Answer:
         """Make an executor ready: `executor`, `threads`, `limit_bytes`, `keep_programs`."""
         name = call.values["executor"]
@@ -191,6 +202,20 @@ def make_executor(name: str, threads: int | None, limit_bytes: int | None) -> Ex
 
     # Linux grants any allocation and ends the process when it is used: RAM has to be counted.
     return GgmlExecutor(name, threads=threads, limit_bytes=available_ram() if limit_bytes is None else limit_bytes)
+
+
+def check_device(executor: Executor) -> None:
+    x, y = (input_tensor(name, (CHECKED, CHECKED)) for name in "xy")
+    graph = Graph({"z": (x + y) * x})
+    program = executor.compile(graph, executor.load((graph,), {}), CompileOptions())
+    rng = np.random.default_rng()
+    inputs = {name: rng.integers(-8, 8, (CHECKED, CHECKED)).astype(np.float32) for name in "xy"}
+    try:
+        found = program.run(inputs)["z"]
+    finally:
+        program.close()
+    if not np.array_equal(found, (inputs["x"] + inputs["y"]) * inputs["x"]):
+        raise ExecutorError(f"{executor.name} computes wrongly: a sum of whole numbers came out otherwise")
 
 
 def text_executor(parameters: int) -> str:

@@ -1,0 +1,301 @@
+"""The node: the gateway's questions answered by the ledger, the line of pictures, the language model and the card."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
+
+from relight.errors import JobNotFound, RequestError
+from relight.gateway import node as gateway
+from relight.images.write import encoded
+from relight.jobs.asked import pictures_named, request_of
+from relight.jobs.events import Event, Previewed
+from relight.jobs.fleet import EngineSettings
+from relight.ledger import Job, Ledger, NewJob
+from relight.llm.asks import EmbedAsk, LoadSettings
+from relight.llm.client import Llm
+from relight.node import asks, views
+from relight.node.card import Card
+from relight.node.health import Health
+from relight.node.hub import Hub
+from relight.node.pictures import KIND, PictureLine
+from relight.node.registry import Registry
+from relight.node.shelf import PipelineShelf
+from relight.node.talk import NAME, Talk
+
+TIDY_S = 30.0
+
+
+class RelightNode:
+    """`card` is the GPU that pictures and conversations share; None where there is none. `idle_s`: seconds after which
+    an unused model leaves it, 0 for never."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        registry: Registry,
+        engine: EngineSettings,
+        language: LoadSettings,
+        *,
+        card: Card | None = None,
+        idle_s: float = 600.0,
+        health: Health | None = None,
+    ) -> None:
+        self.ledger, self.registry, self.card, self.idle_s = ledger, registry, card, idle_s
+        self.shelf = PipelineShelf(registry.files, engine)
+        self.talk = Talk(language, card, engine.environment())
+        self.health_checks = health or Health(engine, None)
+        if card is not None:
+            card.join(KIND, self.shelf)
+            card.join(NAME, self.talk)
+        self.lives, self.pace, self.hub = views.Lives(), views.Pace(), Hub[gateway.JobEvent]()
+        self.line = PictureLine(ledger, self.shelf, card=card, tell=self._told)
+        self._stopping = threading.Event()
+        self._unwatch = ledger.watch(None, self._changed)
+        self._tidy = threading.Thread(target=self._tidy_up, name="tidy", daemon=True)
+
+    def start(self) -> None:
+        self.line.start()
+        self._tidy.start()
+
+    def stop(self, drain_s: float) -> None:
+        """What runs may end within `drain_s`; the rest goes on from its checkpoints next time."""
+        self._stopping.set()
+        self.line.stop(drain_s)
+        self._unwatch()
+        self.shelf.leave()
+        self.talk.close()
+        self.health_checks.close()
+
+    # ------------------------------------------------------------------------------------------------------ models
+
+    def models(self) -> Sequence[gateway.ModelCard]:
+        loaded = {self.shelf.model, self.talk.model}
+        return [
+            gateway.ModelCard(
+                id=entry.name,
+                kind=entry.kind,
+                created=entry.created,
+                capabilities=frozenset({"edits"} if entry.kind == "image" else {"tools", "embeddings"}),
+                loaded=entry.name in loaded,
+            )
+            for entry in self.registry.entries().values()
+        ]
+
+    # -------------------------------------------------------------------------------------------------------- jobs
+
+    async def submit_image(
+        self, model: str, ask: gateway.ImageAsk, *, owner: str, key: str | None, join: bool, priority: int = 0
+    ) -> gateway.JobView:
+        return await asyncio.to_thread(self._submit, model, ask, owner, key, join, priority)
+
+    def _submit(
+        self, model: str, ask: gateway.ImageAsk, owner: str, key: str | None, join: bool, priority: int
+    ) -> gateway.JobView:
+        self.registry.entry(model, "image")
+        lacking = [name for name in pictures_named(ask.request) if name not in ask.inputs]
+        if lacking:
+            raise RequestError(f"no picture {lacking[0]!r} came with the request")
+        if not ask.request.get("controls"):
+            request_of(ask.request, ask.inputs)  # what is wrong is told at once, not by a failed job
+        chosen = {} if ask.request.get("seed") is not None else {"seed": random.randrange(2**32)}
+        new = NewJob(
+            kind=KIND,
+            model=model,
+            request=dict(ask.request),
+            chosen=chosen,
+            inputs=dict(ask.inputs),
+            owner=owner,
+            priority=priority,
+            key=key,
+            predicted_seconds=self.pace.expected(None),
+        )
+        return self._view(self.ledger.submit(new, join=join))
+
+    async def job(self, job_id: str) -> gateway.JobView:
+        return await asyncio.to_thread(lambda: self._view(self.ledger.get(job_id)))
+
+    async def jobs(
+        self, *, owner: str | None, states: Sequence[gateway.JobState] | None, limit: int, before: str | None
+    ) -> Sequence[gateway.JobView]:
+        found = await asyncio.to_thread(
+            lambda: self.ledger.jobs(owner=owner, states=states, limit=limit, before=before)
+        )
+        return [self._view(job) for job in found]
+
+    async def cancel(self, job_id: str) -> gateway.JobView:
+        job = await asyncio.to_thread(self.ledger.cancel, job_id)
+        self.line.cancel(job_id)
+        return self._view(job)
+
+    async def result(self, job_id: str, index: int) -> tuple[bytes, str]:
+        return await asyncio.to_thread(self.ledger.result, job_id, index)
+
+    async def events(self, job_id: str) -> AsyncGenerator[gateway.JobEvent]:
+        listening = self.hub.listen(job_id, lambda event: event.ended)
+        following = asyncio.ensure_future(anext(listening))
+        await asyncio.sleep(0)  # so that it listens before the job is looked at
+        try:
+            first = self._event(await asyncio.to_thread(self.ledger.get, job_id), with_preview=True)
+            yield first
+            while not first.ended:
+                try:
+                    event = await following
+                except StopAsyncIteration:
+                    return
+                following = asyncio.ensure_future(anext(listening))
+                yield event
+                if event.ended:
+                    return
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await listening.aclose()
+
+    def _told(self, job_id: str, event: Event) -> None:
+        """From the threads that make pictures."""
+        preview = encoded(event.image, format="png") if isinstance(event, Previewed) else None
+        live = self.lives.tell(job_id, event, preview)
+        try:
+            job = self.ledger.get(job_id)
+        except JobNotFound:
+            return
+        seen = views.view(job, live, None, views.seconds_left(job, live, 0.0, self.pace))
+        self.hub.publish(job_id, views.event(seen, live, with_preview=preview is not None))
+
+    def _changed(self, job: Job) -> None:
+        """From the ledger, after each change."""
+        if job.state == "finished" and job.started and job.finished:
+            self.pace.took(views.kind_of(job), (job.finished - job.started).total_seconds())
+        live = self.lives.changed(job.id)
+        self.hub.publish(job.id, views.event(self._view(job), live, with_preview=False))
+        if job.ended:
+            self.lives.forget(job.id)
+
+    def _event(self, job: Job, *, with_preview: bool) -> gateway.JobEvent:
+        return views.event(self._view(job), self.lives.get(job.id), with_preview=with_preview)
+
+    def _view(self, job: Job) -> gateway.JobView:
+        live = self.lives.get(job.id)
+        position = self.ledger.position(job.id) if job.state == "queued" else None
+        ahead = (position or 0) * self.pace.expected(None)
+        return views.view(job, live, position, views.seconds_left(job, live, ahead, self.pace))
+
+    # ------------------------------------------------------------------------------------------------------- words
+
+    async def chat(self, ask: gateway.ChatAsk) -> AsyncGenerator[gateway.ChatPiece]:
+        wanted = asks.chat(ask)
+        async for piece in self._talk(ask.model, lambda llm: llm.chat(wanted)):
+            yield piece
+
+    async def complete(self, ask: gateway.CompletionAsk) -> AsyncGenerator[gateway.ChatPiece]:
+        wanted = asks.completion(ask)
+        async for piece in self._talk(ask.model, lambda llm: llm.complete(wanted)):
+            yield piece
+
+    async def _talk(self, model: str, begin: Callable[[Llm], Any]) -> AsyncGenerator[gateway.ChatPiece]:
+        """Pieces from a thread of their own; when nobody listens any more, the answer is cancelled."""
+        path = self.registry.chat_file(model)
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any](256)
+        answers: list[Any] = []
+        left = threading.Event()
+
+        def put(item: Any) -> None:
+            if not left.is_set():
+                asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
+
+        def speak() -> None:
+            try:
+                with self.talk.use(model, path) as llm:
+                    answer = begin(llm)
+                    answers.append(answer)
+                    if left.is_set():
+                        answer.cancel()
+                    for piece in answer:
+                        put(asks.piece(piece))
+            except Exception as error:
+                put(error)
+            else:
+                put(None)
+
+        threading.Thread(target=speak, name="answer", daemon=True).start()
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            left.set()
+            for answer in answers:
+                answer.cancel()
+            while not queue.empty():
+                queue.get_nowait()
+
+    async def embed(self, ask: gateway.EmbeddingAsk) -> gateway.Embeddings:
+        path = self.registry.chat_file(ask.model)
+
+        def embed() -> gateway.Embeddings:
+            with self.talk.use(ask.model, path) as llm:
+                vectors, tokens = llm.embed(EmbedAsk(texts=ask.inputs, dimensions=ask.dimensions))
+            return gateway.Embeddings([[float(x) for x in row] for row in vectors], tokens)
+
+        return await asyncio.to_thread(embed)
+
+    # ------------------------------------------------------------------------------------------------- the machine
+
+    async def plan(self, ask: gateway.PlanAsk) -> Mapping[str, Any]:
+        from relight.node.forecast import forecast
+
+        return await asyncio.to_thread(forecast, self.registry, self.shelf.settings, ask)
+
+    async def devices(self) -> Sequence[Mapping[str, Any]]:
+        held = self.card.held() if self.card is not None else {}
+        found = await asyncio.to_thread(self.health_checks.devices)
+        return [
+            {
+                "name": device["name"],
+                "kind": device["type"],
+                "description": device["description"],
+                "total_bytes": device["memory_total"],
+                "free_bytes": device["memory_free"],
+                "held_bytes": held if device["type"] == "gpu" else {},
+            }
+            for device in found
+        ]
+
+    async def health(self) -> gateway.Health:
+        return gateway.Health(tuple(await asyncio.to_thread(self.health_checks.run)))
+
+    def ready(self) -> gateway.Ready:
+        if self._stopping.is_set():
+            return gateway.Ready(False, "the node is stopping")
+        return gateway.Ready(True)
+
+    def metrics(self) -> Sequence[gateway.Metric]:
+        usage = self.ledger.usage()
+        held = self.card.held() if self.card is not None else {}
+        return [
+            gateway.Metric("jobs", "gauge", "Jobs by state", [({"state": s}, n) for s, n in usage.jobs.items()]),
+            gateway.Metric(
+                "ledger_bytes", "gauge", "Files of jobs on the disk", [({}, usage.file_bytes + usage.database_bytes)]
+            ),
+            gateway.Metric("card_held_bytes", "gauge", "Of the card", [({"by": n}, b) for n, b in held.items()]),
+            gateway.Metric(
+                "llm_restarts", "counter", "Of the language model's process", [({}, self.talk.llm.restarts)]
+            ),
+        ]
+
+    def _tidy_up(self) -> None:
+        """What is idle leaves the card, attempts that are silent are lost, old jobs go."""
+        swept = time.monotonic()
+        while not self._stopping.wait(min(TIDY_S, self.idle_s or TIDY_S)):
+            self.ledger.expire()
+            if self.card is not None and self.idle_s:
+                self.card.leave_if_idle(self.idle_s)
+            if time.monotonic() - swept > 600:
+                self.ledger.sweep()
+                swept = time.monotonic()

@@ -1,0 +1,99 @@
+"""The language model beside the pictures: loaded when asked for, with as many layers on the card as there is room."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from relight.llm.asks import LoadSettings
+from relight.llm.client import Llm
+from relight.node.card import Card
+from relight.planner.language import read_language_model
+
+NAME = "language model"
+
+
+class Talk:
+    """A tenant of the card. `use` gives the process with the wanted model loaded; several may use it at once."""
+
+    def __init__(self, settings: LoadSettings, card: Card | None, environment: dict[str, str] | None = None) -> None:
+        self.settings, self.card = settings, card
+        self.llm = Llm(environment)
+        self._model: tuple[str, Path, int] | None = None
+        self._users = 0
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
+        self.used = 0.0
+
+    @property
+    def busy(self) -> bool:
+        return self._users > 0
+
+    @property
+    def context(self) -> int:
+        """Tokens of all conversations together."""
+        return self.settings.context * self.settings.slots
+
+    @property
+    def model(self) -> str | None:
+        return self._model[0] if self._model else None
+
+    @contextmanager
+    def use(self, name: str, path: Path) -> Iterator[Llm]:
+        """Waits while another model is in use. Raises what loading raises."""
+        with self._lock:
+            while self._model is not None and self._model[0] != name and self._users:
+                self._idle.wait()
+            self._load(name, path)
+            self._users += 1
+        try:
+            yield self.llm
+        finally:
+            with self._lock:
+                self._users -= 1
+                self.used = time.monotonic()
+                self._idle.notify_all()
+            if self.card is not None:
+                self.card.touch(NAME)
+
+    def _load(self, name: str, path: Path) -> None:
+        """Loaded anew where more of it could be on the card now and nobody uses it: chat does not wait for pictures, it
+        goes on with fewer layers there, down to none."""
+        layers = self._layers(path)
+        held = self._model
+        if held is not None and held[0] == name and (held[2] >= layers or self._users):
+            return
+        if held is not None:
+            self._leave()
+        if self.card is not None and layers:
+            self.card.take(NAME, read_language_model(path).on_gpu(layers, self.context))
+        self.llm.load(path, replace(self.settings, n_gpu_layers=layers))
+        self._model = (name, path, layers)
+
+    def _layers(self, path: Path) -> int:
+        """As many as fit beside what is at work there; all or those asked for where it has the room."""
+        if self.card is None or not self.settings.n_gpu_layers:
+            return 0
+        fitting = read_language_model(path).most_layers(self.card.room(NAME), self.context)
+        asked = self.settings.n_gpu_layers
+        return fitting if asked < 0 else min(fitting, asked)
+
+    def leave(self) -> None:
+        """Conversations are kept; the model goes. Asked by the card, while nobody uses it."""
+        with self._lock:
+            if not self._users:
+                self._leave()
+
+    def _leave(self) -> None:
+        if self._model is not None and self.llm.alive:
+            self.llm.save(to_disk=self.settings.states.folder is not None)
+            self.llm.unload()
+        self._model = None
+
+    def close(self) -> None:
+        self.llm.close()
+        self._model = None
