@@ -26,7 +26,7 @@ from relight.jobs.text import TextPlan, text_stage
 from relight.jobs.upscalers import BY_MODEL, latent_method
 from relight.models.tiling import tile_candidates
 from relight.planner.backends import GPU, on_gpu, parse
-from relight.planner.forecast import Choice, Forecast
+from relight.planner.forecast import Forecast
 from relight.planner.placement import GIB, Placement, place
 
 MAX_ROWS = 16
@@ -160,9 +160,8 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         if gpu is None or tuned is None or not tuned.of("diffusion", gpu.name):
             return None
         if self._forecast is None:
-            choice = Choice(tuned, self.settings.options, tuned.options)
-            self._forecast = Forecast(self.checked, gpu.description, self.settings.threads, choice)
-        return self._forecast.cost(settled, gpu.name)
+            self._forecast = Forecast(self.checked, gpu.description, self.settings.threads, tuned)
+        return self._forecast.cost(settled, gpu.name, self.settings.options)
 
     def _gpu(self, wanted: Mapping[str, str]) -> Gpu | None:
         """The card that components are sent to by name, else the one in the settings, else the first."""

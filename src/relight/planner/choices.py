@@ -8,24 +8,26 @@ from typing import Literal
 
 from relight.errors import DoesNotFit
 from relight.executors.base import CompileOptions, MemoryUse
-from relight.planner.estimate import ESTIMATED, MEASURED, SCALED, Estimator
+from relight.planner.estimate import Estimator
 from relight.planner.placement import ALWAYS_CPU, Placement, place
 from relight.planner.stages import Course, follow
 from relight.planner.workload import Workload
 
 Objective = Literal["latency", "throughput"]
 OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput")
-WORTH_IT = {MEASURED: 0.98, SCALED: 0.95, ESTIMATED: 0.9}
-"""Share of the seconds that must remain for another way of computing to be taken, by how they are known."""
+WORTH_IT = 0.9
+"""Share of the estimated seconds that must remain for another way of computing to be taken."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A placement with its ways of computing and what comes of them."""
+    """A placement with its ways of computing and what comes of them. `said` are those ways that neither the user nor
+    a measurement settled."""
 
     placement: Placement
     options: Mapping[str, CompileOptions]
     course: Course
+    said: Mapping[str, CompileOptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,27 +61,39 @@ class Chooser:
 
     def choose(self) -> Outcome:
         """Raises DoesNotFit for what was told to go where it does not fit."""
-        options = dict.fromkeys(self.work.names, self.options)
-        found = self.outcome(self.wanted, options)
+        found = self.outcome(self.wanted)
         for name in ("diffusion", self.work.names[-1]):
+            if self.estimator.timings.of(name, found.course.parts[name].executor):
+                continue  # the measurements have said which way
             for other in self._ways(found.options[name]):
                 try:
-                    tried = self.outcome(self.wanted, {**found.options, name: other})
+                    tried = self.outcome(self.wanted, {**found.said, name: other})
                 except DoesNotFit:
                     continue
-                share = WORTH_IT[tried.course.parts[name].seconds.source]
-                if self.value(tried.course) < share * self.value(found.course):
+                if self.value(tried.course) < WORTH_IT * self.value(found.course):
                     found = tried
         return found
 
     def outcome(
-        self, wanted: Mapping[str, str], options: Mapping[str, CompileOptions], tile: int | None = None
+        self, wanted: Mapping[str, str], said: Mapping[str, CompileOptions] | None = None, tile: int | None = None
     ) -> Outcome:
-        placement = self.placed(wanted, options, tile)
-        return Outcome(placement, options, follow(self.work, placement, self.estimator, options))
+        """What comes of these devices; `said` are ways of computing that are settled, by component."""
+        ways = said or {}
+        placement = self.placed(wanted, ways, tile)
+        options = self._resolved(placement, ways)
+        return Outcome(placement, options, follow(self.work, placement, self.estimator, options), ways)
+
+    def _resolved(self, placement: Placement, said: Mapping[str, CompileOptions]) -> dict[str, CompileOptions]:
+        return {name: self._option(name, placement.device[name], said) for name in self.work.names}
+
+    def _option(self, name: str, device: str, said: Mapping[str, CompileOptions]) -> CompileOptions:
+        """What is settled, else what was measured to be quickest there, else what the user said."""
+        if name in said:
+            return said[name]
+        return self.estimator.timings.options(name, self.estimator.executor(name, device), self.options)
 
     def placed(
-        self, wanted: Mapping[str, str], options: Mapping[str, CompileOptions], tile: int | None = None
+        self, wanted: Mapping[str, str], said: Mapping[str, CompileOptions], tile: int | None = None
     ) -> Placement:
         """By the rule of planner.placement, over bytes of recorded graphs and these seconds."""
         gpu = self.estimator.machine.gpu
@@ -89,19 +103,25 @@ class Chooser:
             return {**self.work.sizes[name], "tile": self.work.tiles[-1], "batch": self.work.batches[-1], **more}
 
         def measure(name: str, device: str, more: Mapping[str, int]) -> MemoryUse:
-            return networks.measure(name, self.estimator.executor(name, device), sized(name, more), options[name])
+            executor = self.estimator.executor(name, device)
+            return networks.measure(name, executor, sized(name, more), self._option(name, device, said))
+
+        def largest(name: str, more: Mapping[str, int]) -> int:
+            return networks.largest(name, sized(name, more), self._option(name, gpu.name if gpu else "cpu", said))
 
         return place(
             wanted,
             gpu=gpu.name if gpu else None,
-            budget=gpu.budget - gpu.driver_bytes if gpu else 0,
+            budget=gpu.budget if gpu else 0,
             tiles=self.work.tiles,
             tile=tile or self.tile,
             measure=measure,
             batches=self.work.batches,
             max_allocation=gpu.max_allocation if gpu else None,
-            largest=lambda name, more: networks.largest(name, sized(name, more), options[name]),
-            cost=lambda placement: self.value(follow(self.work, placement, self.estimator, options)),
+            largest=largest,
+            cost=lambda placement: self.value(
+                follow(self.work, placement, self.estimator, self._resolved(placement, said), with_bytes=False)
+            ),
         )
 
     def _ways(self, options: CompileOptions) -> Iterator[CompileOptions]:
@@ -125,7 +145,7 @@ class Chooser:
         other = gpu.name if chosen == "cpu" else "cpu"
         why = "kept off the GPU by rule" if other != "cpu" and name in (*ALWAYS_CPU, "modulation") else ""
         wanted = {**self.wanted, "diffusion": best.placement.device["diffusion"], name: other}
-        return self._tried(best, f"{name} on", chosen, other, wanted, best.options, why=why)
+        return self._tried(best, f"{name} on", chosen, other, wanted, best.said, why=why)
 
     def _tile(self, best: Outcome) -> Alternative | None:
         chosen = best.placement.tile
@@ -134,8 +154,7 @@ class Chooser:
             return None
         pinned = {**self.wanted, **best.placement.device}
         tried = [
-            self._tried(best, "tile of the VAE", str(chosen), str(tile), pinned, best.options, tile)
-            for tile in others[:6]
+            self._tried(best, "tile of the VAE", str(chosen), str(tile), pinned, best.said, tile) for tile in others[:6]
         ]
         best_other = min(tried, key=_loss)
         if best_other.lost_s is not None and best_other.lost_s < 0 and int(best_other.other) > chosen:
@@ -152,7 +171,7 @@ class Chooser:
             only = replace(self.work, batches=(rows,))
             chooser = replace(self, work=only)
             pinned = {**self.wanted, **best.placement.device}
-            tried.append(chooser._tried(best, "rows a call of the UNet", str(chosen), str(rows), pinned, best.options))
+            tried.append(chooser._tried(best, "rows a call of the UNet", str(chosen), str(rows), pinned, best.said))
         return min(tried, key=_loss)
 
     def _lowerings(self, best: Outcome) -> Iterator[Alternative]:
@@ -166,7 +185,7 @@ class Chooser:
                 chosen, tried = getattr(mine, what), getattr(other, what)
                 if chosen == tried:
                     tried = "auto"
-                options = {**best.options, name: replace(mine, **{what: tried})}
+                options = {**best.said, name: replace(mine, **{what: tried})}
                 pinned = {**self.wanted, **best.placement.device}
                 found = self._tried(best, f"{what} of {name}", chosen, tried, pinned, options)
                 if found.lost_s is None or abs(found.lost_s) > 1e-6:
@@ -179,12 +198,12 @@ class Chooser:
         chosen: str,
         other: str,
         wanted: Mapping[str, str],
-        options: Mapping[str, CompileOptions],
+        said: Mapping[str, CompileOptions],
         tile: int | None = None,
         why: str = "",
     ) -> Alternative:
         try:
-            outcome = self.outcome(wanted, options, tile)
+            outcome = self.outcome(wanted, said, tile)
         except DoesNotFit as error:
             return Alternative(choice, chosen, other, None, str(error))
         lost = self.value(outcome.course) - self.value(best.course)

@@ -77,7 +77,10 @@ def planned(a: argparse.Namespace, ask: Ask) -> tuple[list[Plan], Together | Non
     from relight.planner.plan import Planning
     from relight.planner.together import share
 
-    machine, timings = machine_for(a.device_profile, a.max_vram, a.threads, a.models[0] if a.models else None)
+    gpu = re.search(r"vulkan\d+", a.backend or "")
+    machine, timings = machine_for(
+        a.device_profile, a.max_vram, a.threads, a.models[0] if a.models else None, gpu[0] if gpu else None
+    )
     width, height = size(a.size)
     request = GenerateRequest(
         prompt="", width=width, height=height, steps=a.steps, cfg_scale=a.cfg_scale, batch=a.batch, seed=0

@@ -57,6 +57,10 @@ class Timings(Protocol):
         """The quicker of the CPU's, where both were measured."""
         ...
 
+    def options(self, component: str, executor: str, base: CompileOptions) -> CompileOptions:
+        """The quickest way to compute a component there that agrees with `base`; that where nothing was measured."""
+        ...
+
 
 class NoTimings:
     def of(self, component: str, executor: str) -> Sequence[Timing]:
@@ -64,6 +68,9 @@ class NoTimings:
 
     def cpu_executor(self, component: str) -> str | None:
         return None
+
+    def options(self, component: str, executor: str, base: CompileOptions) -> CompileOptions:
+        return base
 
 
 @dataclass(eq=False)

@@ -69,7 +69,7 @@ def _components(plan: Plan) -> list[Sequence[str]]:
                 component.format,
                 part.device,
                 part.executor,
-                amount(part.use.weights) + (" (in the file)" if component.in_place else ""),
+                amount(part.use.weights) + (f" ({amount(part.copied)} beside the file)" if component.in_place else ""),
                 amount(part.use.compute),
                 str(part.runs),
                 *_seconds(part.seconds),
@@ -109,7 +109,7 @@ def _totals(plan: Plan) -> Iterator[str]:
         else:
             yield f"resident together: all weights; buffers one at a time, {course.swap_s:.2f} s a picture to set up"
     yield f"VAE tiles of {placement.tile} latent pixels, {placement.batch} rows a call of the backbone"
-    yield f"to run it so: --backend {plan.backend} --vae-tile-size {placement.tile}"
+    yield f"to run it so: {plan.flags}"
 
 
 def _alternative(each: Alternative) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relight.executors.base import CompileOptions
 from relight.jobs.checks import Checked
@@ -17,34 +17,25 @@ from relight.planner.stages import follow
 from relight.planner.workload import workload_of
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How a component is computed on a device: what was found quickest there."""
-
-    timings: Timings
-    base: CompileOptions
-    options: Callable[[str, str, CompileOptions], CompileOptions]
-
-
 class Forecast:
     """Of one model on one card. Records graphs without a device, each once."""
 
-    def __init__(self, checked: Checked, description: str, threads: int | None, choice: Choice) -> None:
-        self.checked, self.choice = checked, choice
+    def __init__(self, checked: Checked, description: str, threads: int | None, timings: Timings) -> None:
+        self.checked, self.timings = checked, timings
         described = {"name": "", "description": description, "memory_total": 0, "memory_free": 0}
         self.card = machine.of_device(described, 0)
         self.networks = Networks(checked.files, self.card.cores)
         self.cpu = machine.this_cpu(threads)
 
-    def cost(self, settled: Settled, gpu: str) -> Callable[[Placement], float]:
+    def cost(self, settled: Settled, gpu: str, base: CompileOptions) -> Callable[[Placement], float]:
         """Seconds of one request under a placement on this GPU."""
         there = Machine(self.cpu, replace(self.card, name=gpu))
-        estimator = Estimator(self.networks, there, self.choice.timings)
+        estimator = Estimator(self.networks, there, self.timings)
         work = workload_of(settled, self.checked)
 
         def seconds(placement: Placement) -> float:
             options = {
-                name: self.choice.options(name, estimator.executor(name, placement.device[name]), self.choice.base)
+                name: self.timings.options(name, estimator.executor(name, placement.device[name]), base)
                 for name in work.names
             }
             return follow(work, placement, estimator, options, with_bytes=False).total.value

@@ -10,17 +10,24 @@ from types import TracebackType
 
 from relight.executors.base import CompileOptions, MemoryUse
 from relight.executors.choices import UNKNOWN_CORES
+from relight.executors.leaves import held_format, leaf_nbytes, roles
 from relight.executors.null import NullExecutor
 from relight.graph import Graph
 from relight.jobs.families import OPTIONAL
 from relight.jobs.request import ModelFiles
 from relight.planner.cost import Cost, Lowering, cost, largest_tensor
 from relight.planner.rates import Rates
+from relight.weights.stored import Made
 from relight.workers.components import NETWORKS
 from relight.workers.components.base import Component, Opening
 from relight.workers.components.place import Place
 
 Sizes = Mapping[str, int]
+CPU_ALIGNMENT = 32
+
+
+def padded(nbytes: int) -> int:
+    return -(-nbytes // CPU_ALIGNMENT) * CPU_ALIGNMENT
 
 
 class Networks(AbstractContextManager["Networks"]):
@@ -88,6 +95,19 @@ class Networks(AbstractContextManager["Networks"]):
             else:
                 self._measured[key] = NullExecutor(executor, cores=self.cores).measure(graph, options)
         return self._measured[key]
+
+    def copied(self, name: str, sizes: Sizes) -> int:
+        """Bytes of weights that ggml on the CPU holds besides the mapped file: those it must convert or reorder."""
+        stored = self.component(name).checkpoint
+        total = 0
+        for leaf, role in roles((self.graph(name, sizes),)).values():
+            form = held_format(leaf, role)
+            there = stored[leaf.name] if leaf.name in stored else None
+            whole = leaf.attrs["rows"] is None and leaf.attrs["columns"] is None
+            plain = there is not None and len(there.parts) == 1 and not isinstance(there.parts, Made)
+            if not (whole and plain and there is not None and there.format == form and there.scale == 1.0):
+                total += padded(leaf_nbytes(leaf, form))
+        return total
 
     def way(self, name: str, executor: str, sizes: Sizes, options: CompileOptions) -> tuple[frozenset[bool], ...]:
         """How ggml computes attention and convolutions under these options."""

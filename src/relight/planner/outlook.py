@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from relight.errors import ConfigError
 from relight.planner import machine as machines
 from relight.planner.estimate import NoTimings, Timings
 from relight.planner.machine import HEADROOM_BYTES, Gpu, Machine
@@ -25,9 +26,14 @@ TimingsOf = Callable[[Networks], Timings]
 
 
 def machine_for(
-    profile: str | None, max_vram_gib: float | None, threads: int | None, model: str | None
+    profile: str | None,
+    max_vram_gib: float | None,
+    threads: int | None,
+    model: str | None,
+    device: str | None = None,
 ) -> tuple[Machine, TimingsOf]:
     """With a profile that card, and of measurements those of this CPU; else what is here, and all that was measured.
+    `device` names a GPU, such as a software one that is never chosen by itself.
 
     Raises ConfigError for a profile that is none.
     """
@@ -37,7 +43,7 @@ def machine_for(
     bound = int(max_vram_gib * GIB) if max_vram_gib is not None else None
     if profile is not None:
         return Machine(cpu, machines.of_profile(named(profile), bound)), measured(threads, None)
-    return Machine(cpu, present_gpu(bound)), measured(threads, pretended(os.environ), with_gpu=True)
+    return Machine(cpu, present_gpu(bound, device)), measured(threads, pretended(os.environ), with_gpu=True)
 
 
 def measured(threads: int | None, profile: Profile | None, *, with_gpu: bool = False) -> TimingsOf:
@@ -67,15 +73,18 @@ def named(profile: str) -> Profile:
     return find_profile(profile, f"--device-profile {profile}")
 
 
-def present_gpu(max_vram: int | None) -> Gpu | None:
-    """The first real one, held to RELIGHT_PRETEND."""
+def present_gpu(max_vram: int | None, named: str | None = None) -> Gpu | None:
+    """The one named, else the first real one, held to RELIGHT_PRETEND. Raises ConfigError for a name that is not here."""
     profile = pretended(os.environ)
     worker = Worker("plan", profile.environment if profile else None)
     try:
         devices = worker.call("devices").values["devices"]
     finally:
         worker.close()
-    found = next((device for device in devices if device["type"] == "gpu"), None)
+    fitting = (each for each in devices if (each["name"] == named if named else each["type"] == "gpu"))
+    found = next(fitting, None)
+    if found is None and named is not None:
+        raise ConfigError(f"no device {named}; this machine has {', '.join(each['name'] for each in devices)}")
     return None if found is None else machines.of_device(found, allowed(found, max_vram, profile), profile)
 
 

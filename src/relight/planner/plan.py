@@ -81,18 +81,34 @@ class Plan:
 
     def budget(self, device: str) -> int:
         gpu = self.machine.gpu
-        return gpu.budget if gpu is not None and device == gpu.name else self.machine.cpu.available
+        if gpu is not None and device == gpu.name:
+            return gpu.budget + gpu.driver_bytes
+        return self.machine.cpu.available
 
     @property
     def fits(self) -> bool:
         """RAM may be passed by files that are used in place, since they can be read again."""
         gpu = self.machine.gpu
-        return gpu is None or all(stage.peak.get(gpu.name, 0) <= gpu.budget for stage in self.stages)
+        return gpu is None or all(stage.peak.get(gpu.name, 0) <= self.budget(gpu.name) for stage in self.stages)
+
+    @property
+    def flags(self) -> str:
+        """Of `relight generate`, to run as planned."""
+        ways = {f"--{n} {getattr(o, n)}" for o in self.outcome.said.values() for n in ("attention", "convolution")}
+        said = sorted(way for way in ways if not way.endswith("auto"))
+        return " ".join([f"--backend {self.backend} --vae-tile-size {self.outcome.placement.tile}", *said])
 
     @property
     def backend(self) -> str:
         """As `--backend` takes it: what runs as planned."""
         return ",".join(f"{name}={device}" for name, device in self.outcome.placement.device.items())
+
+    def allocated(self, executor: str) -> int:
+        """Bytes that one of ggml's executors allocates at most, mapped files apart: what it counts itself."""
+        parts = [component.part for component in self.components if component.part.executor == executor]
+        buffers = [part.use.compute for part in parts]
+        together = self.outcome.placement.keep_programs or not executor.startswith("vulkan")
+        return sum(part.copied for part in parts) + (sum(buffers) if together else max(buffers, default=0))
 
     def gpu_weights(self) -> int:
         gpu = self.machine.gpu

@@ -21,7 +21,8 @@ Options = Mapping[str, CompileOptions]
 
 @dataclass(frozen=True)
 class Part:
-    """A component in the request: its use there, and what all its runs take."""
+    """A component in the request: its use there, and what all its runs take. `copied`: bytes of its weights that are
+    held besides the mapped file, where it is used in place."""
 
     name: str
     device: str
@@ -30,6 +31,7 @@ class Part:
     runs: int
     seconds: Seconds
     rebuilt_s: float = 0.0
+    copied: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def _part(
     seconds = estimator.run(name, device, sizes, options) * runs
     shared = not placement.keep_programs and executor.startswith("vulkan")
     nodes = len(estimator.networks.graph(name, sizes).nodes)
-    return Part(name, device, executor, use, runs, seconds, BUILD_S_PER_NODE * nodes if shared else 0.0)
+    copied = estimator.networks.copied(name, sizes) if with_bytes and executor == "ggml-cpu" else use.weights
+    return Part(name, device, executor, use, runs, seconds, BUILD_S_PER_NODE * nodes if shared else 0.0, copied)
 
 
 def _stages(work: Workload, placement: Placement, parts: Mapping[str, Part], estimator: Estimator) -> tuple[Stage, ...]:
@@ -131,12 +134,13 @@ def _peaks(names: list[str], placement: Placement, parts: Mapping[str, Part], es
     found = {}
     for device in dict.fromkeys(worker_name(part.device) for part in parts.values()):
         here = [part for part in parts.values() if worker_name(part.device) == device]
-        if gpu is not None and device == gpu.name and placement.keep_programs:
-            found[device] = peak([part.use for part in here], True) + gpu.driver_bytes
-            continue
-        active = [part.use.compute for part in here if part.name in names]
-        driver = gpu.driver_bytes if gpu is not None and device == gpu.name else 0
-        found[device] = sum(part.use.weights for part in here) + max(active, default=0) + driver
+        on_gpu = gpu is not None and device == gpu.name
+        driver = gpu.driver_bytes if gpu is not None and on_gpu else 0
+        if placement.keep_programs or not on_gpu:
+            found[device] = peak([part.use for part in here], True) + driver
+        else:
+            active = [part.use.compute for part in here if part.name in names]
+            found[device] = sum(part.use.weights for part in here) + max(active, default=0) + driver
     return found
 
 

@@ -87,7 +87,8 @@ def here(
         return None
     gpu = None
     if with_gpu:
-        gpu = gpu_identity((str(each["name"]) for each in probed() if each.get("type") in REAL), profile)
+        found = sorted(probed(), key=lambda each: each.get("type") not in REAL)
+        gpu = gpu_identity((str(each["name"]) for each in found), profile)
     cpu = this_cpu(threads)
     on_gpu = tables.load(gpu, where) if gpu is not None else None
     return Tuned(tables.load(of_cpu(cpu.name, cpu.cores), where), on_gpu, network)

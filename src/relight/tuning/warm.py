@@ -74,6 +74,7 @@ class Warmup:
     where: Path | None = None
     tell: Tell = lambda line: None
     again: bool = False
+    longest_run_s: float = LONGEST_RUN_S
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def tables(self) -> Tuned:
@@ -152,7 +153,7 @@ class Warmup:
                 for sizes in pieces(name, work, planned, executor):
                     mine = executor == part.executor and sizes == work.sizes_in(name, planned.placement)
                     run = estimator.run(name, executor, sizes, CompileOptions()).value
-                    if mine or (run < LONGEST_RUN_S and self._fits(name, executor, sizes, chooser)):
+                    if mine or (run < self.longest_run_s and self._fits(name, executor, sizes, chooser)):
                         yield Task(name, executor, sizes, mine)
 
     def _executors(self, name: str, chooser: Chooser) -> list[str]:
