@@ -29,6 +29,7 @@ EVERYTHING = {
     "jobs",
     "store",
     "ledger",
+    "gateway",
     "cli",
 }
 # Beside itself and errors, which everyone may import.
@@ -86,7 +87,16 @@ MAY_IMPORT = {
     },
     "store": {"weights", "executors"},
     "ledger": set(),
-    "llm": {"weights", "workers.protocol", "workers.endings", "workers.process", "executors.cores", "store.catalogue"},
+    "gateway": set(),
+    "llm": {
+        "weights",
+        "workers.protocol",
+        "workers.endings",
+        "workers.process",
+        "executors.cores",
+        "store.catalogue",
+        "planner",
+    },
     "configuration": {"executors.base", "jobs", "planner", "tuning", "sampling", "store", "weights.identify"},
     "doctor": {"store", "weights", "workers", "planner.profiles", "jobs", "demo", "configuration", "ledger.schema"},
     "progress": {"jobs.events", "jobs.output"},
