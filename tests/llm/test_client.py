@@ -295,9 +295,17 @@ def test_loading_tells_how_far_it_is(model: Path) -> None:
     assert loaded.seconds < 1
 
 
-def test_a_device_that_is_none_is_refused(model: Path) -> None:
-    with Llm() as llm, pytest.raises(ConfigError, match="vulkan0"):
-        llm.load(model, replace(SETTINGS, n_gpu_layers=1, device="potato"))
+@pytest.mark.parametrize("device", ["potato", "vulkan99"])
+def test_a_device_that_is_none_is_refused(model: Path, device: str) -> None:
+    with Llm() as llm, pytest.raises(ConfigError, match="GPUs here"):
+        llm.load(model, replace(SETTINGS, n_gpu_layers=1, device=device))
+
+
+def test_without_a_gpu_all_layers_are_on_the_cpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "99")
+    with Llm() as llm:
+        assert llm.load(model, replace(SETTINGS, n_gpu_layers=-1)).gpu_layers == 0
+        assert whole(llm.complete(completion("the"))).finish == "length"
 
 
 def test_a_broken_file_is_named_and_what_was_asked_next_works(tmp_path: Path, model: Path) -> None:
@@ -361,6 +369,21 @@ def test_greedy_takes_the_likeliest(shared: Llm) -> None:
     got = whole(shared.complete(completion("the", GREEDY, max_tokens=5, logprobs=1)))
     told = [each for piece in got.pieces for each in piece.logprobs]
     assert all(each.raw == each.top[0][1] for each in told)
+
+
+def test_every_sampler_at_once_keeps_to_the_seed(shared: Llm) -> None:
+    how = Sampling(
+        temperature=0.9,
+        top_k=20,
+        top_p=0.9,
+        min_p=0.02,
+        typical_p=0.9,
+        repeat_penalty=1.1,
+        presence_penalty=0.2,
+        seed=4,
+    )
+    first, second = (whole(shared.complete(completion("the", how))).text for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("field", ["repeat_penalty", "presence_penalty", "frequency_penalty"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relight.errors import ModelFileError, RequestError
-from relight.llm import templates
+from relight.llm import sandbox, templates
 from relight.llm.templates import CHATML, ChatTemplate
 
 LLAMA3 = (
@@ -127,7 +127,7 @@ def test_a_template_without_an_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_output_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "MAX_OUTPUT", 1000)
+    monkeypatch.setattr(sandbox, "MAX_TEXT", 1000)
     with pytest.raises(RequestError, match="more than 1000 characters"):
         rendered("{% for i in range(9999) %}{{ 'ab' }}{% endfor %}")
 
@@ -145,3 +145,50 @@ def test_output_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_messages_of_another_shape_are_refused_in_words(messages: Any, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         rendered(CHATML, messages)
+
+
+DOUBLED = "{% set n = namespace(x='abcdefgh') %}{% for i in range(60) %}{% set n.x = EXPRESSION %}{% endfor %}{{ n.x }}"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "n.x ~ n.x",
+        "n.x + n.x",
+        "n.x * 2",
+        "[n.x, n.x] | join(n.x)",
+        "n.x.join([n.x, n.x])",
+        "n.x | replace('a', n.x)",
+        "n.x.replace('a', n.x)",
+        "(n.x, n.x) | tojson",
+        "n.x | indent(99) ~ n.x",
+    ],
+)
+def test_a_text_doubled_sixty_times_is_stopped_before_it_is_large(expression: str) -> None:
+    with pytest.raises(RequestError, match="characters"):
+        rendered(DOUBLED.replace("EXPRESSION", expression))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}"
+        "{% set n.x = y %}{% endfor %}",
+        "{% macro f(x) %}{{ x }}{{ x }}{% endmacro %}{% set n = namespace(x='ab') %}"
+        "{% for i in range(60) %}{% set n.x = f(n.x) %}{% endfor %}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    ],
+)
+def test_blocks_macros_and_lists_are_bounded_too(source: str) -> None:
+    with pytest.raises(RequestError, match="characters"):
+        rendered(source)
+
+
+def test_what_templates_usually_do_with_text_works() -> None:
+    source = (
+        "{{ 'a' ~ 1 ~ none }}{{ 'a,b'.split(',') | join('-') }}{{ 'x y'.replace(' ', '_') | replace('x', 'z') }}"
+        "{{ '=' * 3 }}{{ 'a\nb' | indent(2) }}{{ ', '.join(['p', 'q']) }}{{ 7 % 4 }}{{ ' s '.strip() }}{{ 1 + 1 }}"
+        "{{ (messages | selectattr('role', 'equalto', 'user') | list)[0].content | upper }}"
+        "{{ {'k': 1} | tojson(indent=1) }}"
+    )
+    assert rendered(source) == 'a1Nonea-bz_y===a\n  bp, q3s2HI{\n "k": 1\n}'

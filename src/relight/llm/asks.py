@@ -197,7 +197,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was loaded: `model_bytes` of weights, `context` tokens of each slot; it `can` chat, tools, embeddings ..."""
+    """What was loaded: `model_bytes` of weights, `context` tokens of each slot; it `can` chat, tools, embeddings ...
+
+    `layers` counts blocks; `gpu_layers` one more where the output is on the GPU too."""
 
     name: str
     architecture: str
@@ -205,6 +207,7 @@ class Loaded:
     model_bytes: int
     parameters: int
     layers: int
+    gpu_layers: int
     context: int
     trained_context: int
     slots: int

@@ -22,7 +22,7 @@ from relight.errors import JobCancelled, RequestError
 from relight.llm import wire
 from relight.llm.answers import Answerer, embedding_tokens
 from relight.llm.asks import EmbedAsk, Loaded, LoadSettings, Piece, Stats
-from relight.llm.engine import Engine
+from relight.llm.engine import Engine, layers_on_gpu
 from relight.llm.header import read_header
 from relight.llm.slots import Turn
 from relight.llm.states import States
@@ -44,11 +44,13 @@ class Child:
         self.calls: queue.Queue[Message] = queue.Queue()
         self.asks: queue.Queue[Message] = queue.Queue()
         self.turns: dict[int, Turn] = {}
+        self.open: set[int] = set()  # calls that are not answered yet
         self.cancelled: set[int] = set()
         self.engine: Engine | None = None
         self.answerer: Answerer | None = None
         self.states: States | None = None
         self._sending = threading.Lock()
+        self._using_model = threading.Lock()  # held while a prompt is made, and while the model goes
 
     def serve(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
@@ -75,6 +77,7 @@ class Child:
             self.fail(call.call, error)
             return
         if answer is not None:
+            self._forget(call.call)
             self.send(answer)
 
     def fail(self, call: int, error: Exception) -> None:
@@ -88,14 +91,16 @@ class Child:
             while (message := receive(self.incoming)) is not None:
                 if message.kind == "cancel":
                     self._cancel(message.call)
-                elif message.values["method"] in ("chat", "complete"):
-                    self.asks.put(message)
-                else:
-                    self.calls.put(message)
+                    continue
+                self.open.add(message.call)
+                asks = message.values["method"] in ("chat", "complete")
+                (self.asks if asks else self.calls).put(message)
         finally:
             os._exit(0)  # the parent has gone: whatever runs, nobody waits for it
 
     def _cancel(self, call: int) -> None:
+        if call not in self.open:
+            return
         self.cancelled.add(call)
         turn, engine = self.turns.get(call), self.engine
         if turn and engine:
@@ -106,7 +111,8 @@ class Child:
         """Templates and tokens are made here, so that no stream waits while somebody's long prompt is."""
         while True:
             call = self.asks.get()
-            self._answer(call, self._prepare)
+            with self._using_model:
+                self._answer(call, self._prepare)
 
     def _prepare(self, call: Message) -> None:
         answerer = self._loaded()[1]
@@ -136,6 +142,7 @@ class Child:
         self.engine.submit(turn)
 
     def _forget(self, call: int) -> None:
+        self.open.discard(call)
         self.turns.pop(call, None)
         self.cancelled.discard(call)
 
@@ -179,9 +186,10 @@ class Child:
         return Message("result", call.call)
 
     def _unload(self) -> None:
-        engine, self.engine, self.answerer = self.engine, None, None
-        if engine is not None:
-            engine.close()
+        with self._using_model:
+            engine, self.engine, self.answerer = self.engine, None, None
+            if engine is not None:
+                engine.close()
 
     def on_save(self, call: Message) -> Message:
         """Remember every conversation that is in the model's memory; with `to_disk` in files too."""
@@ -208,7 +216,6 @@ class Child:
                 engine.step()
             self.calls.put(call)
             return None
-        self._forget(call.call)
         return Message("result", call.call, {"tokens": sum(map(len, rows))}, call.arrays)
 
     def on_stats(self, call: Message) -> Message:
@@ -229,6 +236,7 @@ def describe(engine: Engine, answerer: Answerer, settings: LoadSettings, seconds
         model_bytes=int(model.size),
         parameters=int(model.n_params),
         layers=int(model.n_layer),
+        gpu_layers=layers_on_gpu(settings, int(model.n_layer)),
         context=engine.context_tokens,
         trained_context=int(model.n_ctx_train),
         slots=settings.slots,

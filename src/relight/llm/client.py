@@ -40,7 +40,6 @@ class Answer:
     def close(self) -> None:
         """Listen no more; the answer is cancelled where it is not whole."""
         self._pieces.close()
-        self.cancel()
 
 
 class Llm:

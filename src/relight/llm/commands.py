@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.Arg
 def _add_engine(g: Any) -> None:
     g.add_argument("--ctx", type=int, default=4096, metavar="TOKENS", help="length of the conversation (default: 4096)")
     g.add_argument(
-        "--n-gpu-layers", "-ngl", type=int, default=0, metavar="N", help="blocks on the GPU; -1 for all (default: 0)"
+        "--n-gpu-layers", "-ngl", type=int, metavar="N", help="blocks on the GPU; -1 for all (default: what fits)"
     )
     g.add_argument("--device", metavar="NAME", help="GPU for these blocks (default: vulkan0)")
     g.add_argument("--threads", type=int, metavar="N", help="default: physical cores")
@@ -46,10 +47,11 @@ def _add_sampling(g: Any) -> None:
 
 
 def load_settings(a: argparse.Namespace) -> LoadSettings:
+    """But for the layers on the GPU, where they are left open."""
     from relight.llm.asks import LoadSettings
 
     return LoadSettings(
-        n_gpu_layers=a.n_gpu_layers,
+        n_gpu_layers=a.n_gpu_layers or 0,
         device=a.device,
         context=a.ctx,
         slots=1,
@@ -82,6 +84,24 @@ def model_file(name: str) -> Path:
     return found
 
 
+def fitting_layers(path: Path, settings: LoadSettings) -> int:
+    """As many blocks as the GPU has room for now; none where there is no GPU."""
+    from contextlib import closing
+
+    from relight.planner.language import read_language_model
+    from relight.planner.machine import HEADROOM_BYTES
+    from relight.workers.process import Worker
+
+    with closing(Worker("devices")) as worker:
+        devices = worker.call("devices").values["devices"]
+    gpus = [d for d in devices if (d["name"] == settings.device if settings.device else d["type"] == "gpu")]
+    if not gpus:
+        return 0
+    model = read_language_model(path)
+    context = min(settings.context or model.trained_context, model.trained_context or settings.context)
+    return model.most_layers(int(gpus[0]["memory_free"]) - HEADROOM_BYTES, context)
+
+
 def chat(a: argparse.Namespace) -> None:
     """Load the model and talk until the end of input or /exit."""
     from relight.llm.asks import Limits
@@ -89,13 +109,17 @@ def chat(a: argparse.Namespace) -> None:
     from relight.llm.talk import Talk
 
     settings, how, limits = load_settings(a), sampling(a), Limits(max_tokens=a.max_tokens)
+    path = model_file(a.model)
+    if a.n_gpu_layers is None:
+        settings = replace(settings, n_gpu_layers=fitting_layers(path, settings))
     with Llm() as llm:
-        loaded = llm.load(model_file(a.model), settings)
+        loaded = llm.load(path, settings)
         if "chat" not in loaded.can:
             raise RequestError(f"{loaded.name} has no chat template; it only completes text")
         print(
             f"{loaded.name} ({loaded.description}, {loaded.model_bytes / (1 << 30):.2f} GiB), loaded in "
-            f"{loaded.seconds:.1f} s, {loaded.context} tokens. /help lists what there is.",
+            f"{loaded.seconds:.1f} s, {loaded.gpu_layers} of {loaded.layers + 1} layers on the GPU, "
+            f"{loaded.context} tokens. /help lists what there is.",
             file=sys.stderr,
         )
         Talk(llm, how, limits, a.system).run(_lines())

@@ -37,6 +37,7 @@ WORTH_RESTORING = 16
 MEAN_POOLING = 1
 ONE_DEVICE = 0
 """llama.cpp's split mode; a negative device number keeps all of the model, and every product, off the GPUs."""
+GPU_TYPES = ("GPU", "IGPU")
 DEVICE_NAME = re.compile(r"vulkan(\d{1,2})")
 
 
@@ -89,7 +90,7 @@ class Engine:
         p = llama_cpp.LlamaContextParams()
         p.n_threads = p.n_threads_batch = self.threads
         p.no_perf = True
-        if self.settings.n_gpu_layers == 0:
+        if device_number(self.settings) < 0:
             p.offload_kqv = p.op_offload = False
         return p
 
@@ -103,7 +104,9 @@ class Engine:
 
     def stop_now(self) -> None:
         """Break off the batch being computed, from any thread; whoever was not cancelled computes it again."""
-        self.context.cancel = True
+        context = self.context
+        if context is not None:
+            context.cancel = True
 
     def step(self) -> None:
         """Seat who waits, compute one batch, choose a token for every answer that has come to one."""
@@ -343,7 +346,7 @@ class Engine:
 def _load_model(header: Header, settings: LoadSettings, on_progress: Callable[[float], bool]) -> Any:
     params = llama_cpp.LlamaModelParams()
     params.n_gpu_layers = settings.n_gpu_layers if settings.n_gpu_layers >= 0 else 1 << 16
-    params.split_mode, params.main_gpu = ONE_DEVICE, _device_number(settings)
+    params.split_mode, params.main_gpu = ONE_DEVICE, device_number(settings)
     params.progress_callback = on_progress
     try:
         return llama_cpp.LlamaModel(str(header.path), params)
@@ -354,11 +357,24 @@ def _load_model(header: Header, settings: LoadSettings, on_progress: Callable[[f
         ) from error
 
 
-def _device_number(settings: LoadSettings) -> int:
-    """As llama.cpp counts GPUs. Raises ConfigError for a name that is none."""
-    if settings.n_gpu_layers == 0:
+def layers_on_gpu(settings: LoadSettings, layers: int) -> int:
+    """Of a model with so many blocks; all of them and the output where as many as there are were asked for."""
+    if device_number(settings) < 0:
+        return 0
+    wanted = settings.n_gpu_layers
+    return layers + 1 if wanted < 0 else min(wanted, layers + 1)
+
+
+def device_number(settings: LoadSettings) -> int:
+    """As llama.cpp counts GPUs; negative for none. Raises ConfigError for a device that is not there.
+
+    Without a named device and without any GPU everything is on the CPU, however many layers were asked for.
+    """
+    gpus = [device["name"] for device in llama_cpp.ggml_backend_dev_info() if device["type"] in GPU_TYPES]
+    if settings.n_gpu_layers == 0 or not settings.device and not gpus:
         return -1
     match = DEVICE_NAME.fullmatch(settings.device or "vulkan0")
-    if not match:
-        raise ConfigError(f"device {settings.device!r}: vulkan0, vulkan1 ...; or no layers on a GPU (--n-gpu-layers 0)")
+    if not match or int(match[1]) >= len(gpus):
+        there = ", ".join(f"vulkan{number}" for number in range(len(gpus))) or "none"
+        raise ConfigError(f"device {settings.device!r}: GPUs here: {there}; no layers there: --n-gpu-layers 0")
     return int(match[1])

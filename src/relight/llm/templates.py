@@ -8,19 +8,16 @@ from __future__ import annotations
 import ctypes
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from relight.errors import ModelFileError, RequestError
 from relight.llm.asks import Json
+from relight.llm.sandbox import Sandbox, begin, joined
 
-MAX_OUTPUT = 8 << 20
-MAX_OPERAND = 1 << 20
 DEADLINE_S = 5.0
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 CHATML = (
@@ -34,33 +31,13 @@ class Refused(jinja2.TemplateError):
     """The template itself says that it cannot take this conversation."""
 
 
-class Sandbox(ImmutableSandboxedEnvironment):
-    """Python's operators are bounded, so that a template cannot ask for all memory in one expression."""
-
-    intercepted_binops = frozenset(["*", "**", "%"])
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" or isinstance(left, str) and operator == "%":
-            raise jinja2.TemplateError(f"the operator {operator} is not for templates")
-        for text, count in ((left, right), (right, left)):
-            if isinstance(text, (str, list, tuple)) and isinstance(count, int) and len(text) * count > MAX_OPERAND:
-                raise jinja2.TemplateError("a text is repeated too often")
-        return super().call_binop(context, operator, left, right)
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        padding = ("format", "format_map", "ljust", "rjust", "center", "zfill", "expandtabs", "translate")
-        if isinstance(obj, str) and attr in padding:
-            return False
-        return super().is_safe_attribute(obj, attr, value)
-
-
 class ChatTemplate:
     """A template of a model file. Raises ModelFileError when it cannot be compiled."""
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
         self.source, self.bos, self.eos = source, bos, eos
         try:
-            self._template = _environment().from_string(source)
+            self._template = Sandbox().from_string(source)
         except (jinja2.TemplateError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
             raise ModelFileError(f"the model's chat template cannot be read: {_first_line(error)}") from error
 
@@ -97,7 +74,7 @@ class ChatTemplate:
             "strftime_now": lambda form: datetime.now().astimezone().strftime(form),
         }
         try:
-            return within(DEADLINE_S, lambda: _joined(self._template.generate(names)))
+            return within(DEADLINE_S, lambda: _rendered(self._template.generate(names)))
         except Refused:
             raise
         except TimeoutError as error:
@@ -162,38 +139,13 @@ def _with_object(index: int, call: Json) -> Json:
     return {**call, "function": {**function, "arguments": arguments}}
 
 
-def _environment() -> Sandbox:
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _to_json
-    for padding in ("center", "format", "xmlattr", "urlize", "wordwrap", "indent"):
-        environment.filters.pop(padding)
-    environment.filters["indent"] = _indent
-    return environment
-
-
-def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False, **_: Any) -> str:
-    """Without the escapes for HTML that Jinja's own has."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=None if indent is None else min(int(indent), 16))
-
-
-def _indent(text: str, width: int = 4, first: bool = False, blank: bool = False) -> str:
-    margin = " " * min(int(width), 64)
-    lines = [margin + line if line or blank else line for line in str(text).split("\n")]
-    return "\n".join(lines) if first else "\n".join(lines)[len(margin) if lines[0] else 0 :]
-
-
 def _refuse(message: str = "") -> None:
     raise Refused(str(message)[:500])
 
 
-def _joined(chunks: Any) -> str:
-    parts, length = [], 0
-    for chunk in chunks:
-        length += len(chunk)
-        if length > MAX_OUTPUT:
-            raise jinja2.TemplateError(f"more than {MAX_OUTPUT} characters")
-        parts.append(chunk)
-    return "".join(parts)
+def _rendered(chunks: Iterator[str]) -> str:
+    begin()
+    return joined(chunks)
 
 
 def within(seconds: float, work: Callable[[], str]) -> str:
