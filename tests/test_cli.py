@@ -477,7 +477,7 @@ def options_of_generate() -> set[str]:
 
 def test_docs_name_every_option_of_generate_and_no_other() -> None:
     named = set(re.findall(r"`(--[a-z0-9-]+)[` ]", DOCS.partition("## `generate --json`")[0]))
-    assert named - {"--debug", "--help"} == options_of_generate() - {"--help"}
+    assert named - {"--config", "--debug", "--help"} == options_of_generate() - {"--help"}
 
 
 def commands_in_docs() -> list[str]:
