@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -9,7 +10,9 @@ from collections.abc import Callable
 import pytest
 from storage_history import KEEP, LIMITS, History
 
-from relight.ledger import Ledger
+from ledgers import new_job
+from relight.ledger import Ledger, schema
+from relight.ledger.database import DATABASE_NAME
 from simulated_disk import ROOT, PowerCut, SimulatedDisk
 
 SEED = 20261122
@@ -80,3 +83,29 @@ def test_without_syncs_power_cuts_lose_jobs() -> None:
         except Exception:
             lost += 1
     assert lost > 20
+
+
+def test_a_power_cut_anywhere_in_a_migration_leaves_the_old_schema_or_the_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = SimulatedDisk()
+    with open_ledger(old) as ledger:
+        job = ledger.submit(new_job(inputs={"image": b"x" * 100}))
+    later = tuple(f"ALTER TABLE jobs ADD COLUMN note{i} TEXT NOT NULL DEFAULT 'x'" for i in range(5))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, later))
+    schemas = []
+    for cut_at in itertools.count(1):
+        disk = old.copy()
+        disk.cut_at, disk.autocheckpoint = cut_at, 3
+        try:
+            open_ledger(disk).close()
+        except PowerCut:
+            pass
+        else:
+            break
+        disk = disk.after_cut(random.Random(cut_at))
+        connection = disk.copy().connect(ROOT / "jobs" / DATABASE_NAME, read_only=True)
+        schemas.append(connection.execute("PRAGMA user_version").fetchone()[0])
+        connection.close()
+        with open_ledger(disk) as ledger:
+            assert ledger.get(job.id) == job and ledger.verify().whole
+            assert ledger._database.rows("SELECT note0, note4 FROM jobs") == [{"note0": "x", "note4": "x"}]
+    assert set(schemas) == {1, 2} and len(schemas) > 20
