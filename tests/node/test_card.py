@@ -14,12 +14,13 @@ from relight.node.card import Card
 
 class Tenant:
     def __init__(self) -> None:
-        self.busy = False
+        self.busy, self.willing = False, True
         self.left = 0
 
-    def leave(self) -> None:
+    def leave(self) -> bool:
         assert not self.busy
-        self.left += 1
+        self.left += self.willing
+        return self.willing
 
 
 def card(total: int = 100, **free: object) -> tuple[Card, Tenant, Tenant]:
@@ -52,6 +53,15 @@ def test_one_at_work_stays_and_the_other_is_told_what_is_left() -> None:
     with pytest.raises(DoesNotFit, match="chat needs .*pictures"):
         ours.take("chat", 41)
     assert ours.held()["pictures"] == 60 and not pictures.left
+
+
+def test_one_that_has_become_busy_meanwhile_stays() -> None:
+    ours, pictures, _ = card()
+    ours.take("pictures", 60)
+    pictures.willing = False
+    with pytest.raises(DoesNotFit, match="in use: pictures"):
+        ours.take("chat", 41)
+    assert ours.held() == {"pictures": 60, "chat": 0} and ours.leave_if_idle(0) == []
 
 
 def test_one_that_waits_gets_its_turn() -> None:

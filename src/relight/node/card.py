@@ -26,8 +26,9 @@ class Tenant(Protocol):
     def busy(self) -> bool:
         """Whether somebody waits for what it does now."""
 
-    def leave(self) -> None:
-        """Give all of it back. Never called while it is busy; it must not ask the card for anything."""
+    def leave(self) -> bool:
+        """Give all of it back; False where it has become busy meanwhile. It must not wait for one that asks the card
+        for anything."""
 
 
 @dataclass
@@ -65,7 +66,8 @@ class Card:
         and what they leave is waited for. Raises DoesNotFit where those at work or pinned leave too little."""
         with self._lock:
             mine = self._holdings[name]
-            if nbytes > self.room(name):
+            left = nbytes <= self.room(name) and self._make_room(name, nbytes)
+            if self._others(name) + nbytes > self.total:
                 others = ", ".join(
                     f"{n} {amount(h.nbytes)}" for n, h in self._holdings.items() if n != name and h.nbytes
                 )
@@ -73,7 +75,6 @@ class Card:
                     f"{name} needs {amount(nbytes)} of the card's {amount(self.total)}; in use: {others or 'nothing'}. "
                     "Wait until that is idle, or take a smaller model or picture"
                 )
-            left = self._make_room(name, nbytes)
             grown = nbytes - mine.nbytes
             mine.nbytes, mine.used = nbytes, time.monotonic()
         if left:
@@ -100,10 +101,9 @@ class Card:
             if self._others(name) + nbytes <= self.total:
                 break
             holding = self._holdings[other]
-            if holding.tenant.busy:
+            if holding.tenant.busy or not holding.tenant.leave():
                 continue
-            log.info("%s leaves the card for %s: %s", other, name, amount(holding.nbytes))
-            holding.tenant.leave()
+            log.info("%s has left the card for %s: %s", other, name, amount(holding.nbytes))
             holding.nbytes, left = 0, True
         return left
 
@@ -128,12 +128,12 @@ class Card:
         """Those that were unused for so long leave; their names."""
         now = time.monotonic()
         with self._lock:
-            gone = [
+            idle = [
                 name
                 for name, h in self._holdings.items()
                 if h.nbytes and not h.pinned and not h.tenant.busy and now - h.used >= after_s
             ]
+            gone = [name for name in idle if self._holdings[name].tenant.leave()]
             for name in gone:
-                self._holdings[name].tenant.leave()
                 self._holdings[name].nbytes = 0
         return gone

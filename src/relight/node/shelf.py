@@ -47,11 +47,13 @@ class PipelineShelf:
             self._users -= 1
             self._lock.notify_all()
 
-    def leave(self) -> None:
-        """Close what is open, unless it is in use."""
+    def leave(self) -> bool:
+        """Close what is open, unless it is in use; whether it was not."""
         with self._lock:
-            if self._users == 0:
-                self._close()
+            if self._users:
+                return False
+            self._close()
+            return True
 
     def _close(self) -> None:
         if self._open is not None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from relight.errors import DoesNotFit
 from relight.llm.asks import LoadSettings
 from relight.llm.client import Llm
 from relight.node.card import Card
@@ -69,10 +70,26 @@ class Talk:
             return
         if held is not None:
             self._leave()
-        if self.card is not None and layers:
-            self.card.take(NAME, read_language_model(path).on_gpu(layers, self.context))
-        self.llm.load(path, replace(self.settings, n_gpu_layers=layers))
+        layers = self._taken(path, layers)
+        try:
+            self.llm.load(path, replace(self.settings, n_gpu_layers=layers))
+        except BaseException:
+            if self.card is not None:
+                self.card.give_back(NAME)
+            raise
         self._model = (name, path, layers)
+
+    def _taken(self, path: Path, layers: int) -> int:
+        """So many layers, or the fewer that there is room for by the time it is taken."""
+        while self.card is not None and layers:
+            try:
+                self.card.take(NAME, read_language_model(path).on_gpu(layers, self.context))
+                return layers
+            except DoesNotFit:  # pictures began since
+                layers = min(layers - 1, self._layers(path))
+        if self.card is not None:
+            self.card.give_back(NAME)
+        return 0
 
     def _layers(self, path: Path) -> int:
         """As many as fit beside what is at work there; all or those asked for where it has the room."""
@@ -82,11 +99,18 @@ class Talk:
         asked = self.settings.n_gpu_layers
         return fitting if asked < 0 else min(fitting, asked)
 
-    def leave(self) -> None:
-        """Conversations are kept; the model goes. Asked by the card, while nobody uses it."""
-        with self._lock:
-            if not self._users:
-                self._leave()
+    def leave(self) -> bool:
+        """Conversations are kept; the model goes. False while somebody uses or loads it: who loads asks the card, and
+        waiting for him here would stop both."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._users:
+                return False
+            self._leave()
+            return True
+        finally:
+            self._lock.release()
 
     def _leave(self) -> None:
         if self._model is not None and self.llm.alive:
