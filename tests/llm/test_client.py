@@ -178,6 +178,13 @@ def test_an_answer_nobody_listens_to_any_more_is_cancelled(own: Llm) -> None:
     assert own.stats().running == 0
 
 
+def test_an_answer_closed_before_its_first_piece_is_cancelled(own: Llm) -> None:
+    own.complete(CompletionAsk(prompt="the", sampling=Sampling(logit_bias=NO_END))).close()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda prompt: whole(own.complete(completion(prompt))), PROMPTS))
+    assert own.stats().running == 0
+
+
 def test_cancelling_one_does_not_change_another(own: Llm) -> None:
     expected = whole(own.complete(completion("hello the", max_tokens=60))).text
     other = own.complete(CompletionAsk(prompt="1 2 3", sampling=Sampling(logit_bias=NO_END)))

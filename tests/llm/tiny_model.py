@@ -54,8 +54,8 @@ def write_model(
     tokens = pieces + list(SPECIAL)
     types = [gguf.TokenType.NORMAL] * len(pieces) + [gguf.TokenType.CONTROL] * len(SPECIAL)
     if vocabulary_size:
-        tokens += [f"<unused{i}>" for i in range(vocabulary_size - len(tokens))]
-        types += [gguf.TokenType.UNUSED] * (vocabulary_size - len(types))
+        tokens += [f"w{i}" for i in range(vocabulary_size - len(tokens))]
+        types += [gguf.TokenType.NORMAL] * (vocabulary_size - len(types))
     end = len(pieces) + 2
     w = gguf.GGUFWriter(path, "llama")
     w.add_name("tiny")

@@ -112,6 +112,8 @@ class Answerer:
         give: Give,
         fail: Fail,
     ) -> Turn:
+        if self.header.pooled:
+            raise RequestError(f"{self.header.name} makes embeddings and writes no text")
         self._room(prompt)
         answer = Answer(self, limits, reader, give, fail)
         chain = sampling.make_sampler(self.vocabulary, how, grammar)

@@ -81,7 +81,7 @@ class Child:
             self.send(answer)
 
     def fail(self, call: int, error: Exception) -> None:
-        log.debug("call failed", exc_info=error)
+        log.debug("call %d failed: %s", call, type(error).__name__)  # its words go to the parent alone
         self._forget(call)
         told = "".join(traceback.format_exception(error))
         self.send(Message("error", call, {"error": type(error).__name__, "message": str(error), "traceback": told}))

@@ -40,6 +40,7 @@ class Answer:
     def close(self) -> None:
         """Listen no more; the answer is cancelled where it is not whole."""
         self._pieces.close()
+        self._link.forget(self._number)
 
 
 class Llm:

@@ -174,7 +174,6 @@ class Engine:
             turn.first = turn.first or time.perf_counter()
             ended = turn.on_token(token, lambda: self.context.get_logits_ith(row))
         except Exception as error:
-            log.debug("no next token", exc_info=True)
             self._end(slot, error if isinstance(error, RequestError) else WorkerError(f"no next token: {error}"))
             return
         if not ended and (turn.generated >= turn.max_tokens or len(slot.tokens) >= self.context_tokens):
@@ -257,10 +256,9 @@ class Engine:
 
     def keep_state(self, slot: Slot) -> None:
         """Remember what a slot holds before it goes, where it is worth it and there is a budget."""
-        budget = self.states.budget
-        if len(slot.tokens) < budget.min_tokens or not (budget.ram_bytes or self.states.folder):
+        if len(slot.tokens) < self.states.budget.min_tokens or self.states.holds(self.key, slot.tokens):
             return
-        if not self.states.holds(self.key, slot.tokens):
+        if self.context.get_state_seq_size(slot.number) <= self.states.largest:
             self.states.keep(self.key, slot.tokens, self.context.get_state_seq_data(slot.number))
 
     def _restore(self, slot: Slot, key: str) -> bool:

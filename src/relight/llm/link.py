@@ -95,9 +95,15 @@ class Link:
                     raise self._rebuilt(message.values, doing)
                 yield message
         finally:
-            self._answers.pop(number, None)
-            if not done:
-                self.cancel(number)
+            if done:
+                self._answers.pop(number, None)
+            else:
+                self.forget(number)
+
+    def forget(self, number: int) -> None:
+        """Nobody listens to this call any more: it is cancelled where it goes on."""
+        if self._answers.pop(number, None) is not None:
+            self.cancel(number)
 
     def cancel(self, number: int) -> None:
         with suppress(WorkerLost):  # what is gone does no more of it

@@ -63,6 +63,11 @@ class States:
     def disk_bytes(self) -> int:
         return sum(kept.size for kept in self._kept.values() if kept.file is not None)
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest conversation there is a budget for."""
+        return max(self.budget.ram_bytes, self.budget.disk_bytes if self.folder else 0)
+
     def holds(self, model: str, tokens: Sequence[int]) -> bool:
         return key_of(model, tokens) in self._kept
 
