@@ -74,7 +74,7 @@ def named(profile: str) -> Profile:
 
 
 def present_gpu(max_vram: int | None, named: str | None = None) -> Gpu | None:
-    """The one named, else the first real one, held to RELIGHT_PRETEND. Raises ConfigError for a name that is not here."""
+    """The one named, else the first real one, held to RELIGHT_PRETEND. Raises ConfigError for an unknown name."""
     profile = pretended(os.environ)
     worker = Worker("plan", profile.environment if profile else None)
     try:

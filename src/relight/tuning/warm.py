@@ -26,7 +26,7 @@ from relight.planner.placement import LARGEST_TILE_BUFFER
 from relight.planner.profiles import GCN, Profile
 from relight.planner.workload import Workload, workload
 from relight.tuning import pipelines, tables
-from relight.tuning.bench import Bench
+from relight.tuning.bench import RUNS, Bench
 from relight.tuning.identity import of_cpu, of_gpu
 from relight.tuning.tables import Table, Timed
 from relight.tuning.tuned import Tuned, signature
@@ -66,7 +66,8 @@ class Warmed:
 
 @dataclass(eq=False)
 class Warmup:
-    """One machine. `where` is the folder of the tables."""
+    """One machine. `where` is the folder of the tables; `runs` of each way at most, besides the first; alternatives
+    estimated at more than `longest_run_s` a run are left out; `again` times what is known, too."""
 
     machine: Machine
     profile: Profile | None = None
@@ -75,6 +76,7 @@ class Warmup:
     tell: Tell = lambda line: None
     again: bool = False
     longest_run_s: float = LONGEST_RUN_S
+    runs: int = RUNS
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def tables(self) -> Tuned:
@@ -121,6 +123,7 @@ class Warmup:
         for number, task in enumerate(tasks, 1):
             self.tell(f"{number} of {len(tasks)}: {task.component} on {task.executor}{described(task.sizes)}")
             found += self._ways(chooser, task, tuned, bench)
+            self._save(tuned)  # what was measured outlasts whatever ends this
         return found
 
     def _ways(self, chooser: Chooser, task: Task, tuned: Tuned, bench: Bench) -> list[Timed]:
@@ -128,21 +131,21 @@ class Warmup:
         graph = chooser.estimator.networks.graph(task.component, task.sizes)
         table, network = tuned.table(task.executor), tuned.network(task.component)
         assert table is not None and network is not None
-        best, found = CompileOptions(), []
+        seen: list[Timed] = []
+        new: list[Timed] = []
         for way in alternatives(graph, task.executor, bf16=self.machine.cpu.bf16):
+            best = min(seen, key=lambda each: each.seconds).options if seen else CompileOptions()
             options = replace(best, **way)  # type: ignore[arg-type]
-            if not self.again and (known := list(_exact(table, network, task, options))):
-                timed: Timed | None = known[0]
-            else:
-                timed = bench.time(task.component, network, task.executor, task.sizes, options)
-                if timed is not None:
-                    table.add([timed])
-                    found.append(timed)
-                    self.tell(f"    {words(options)}: {timed.seconds:.4f} s (first {timed.first_s:.2f} s)")
-            quickest = min(_exact(table, network, task), key=lambda each: each.seconds, default=None)
-            if quickest is not None:
-                best = quickest.options
-        return found
+            timed = None if self.again else next(_exact(table, network, task, options), None)
+            if timed is None:
+                timed = bench.time(task.component, network, task.executor, task.sizes, options, runs=self.runs)
+                if timed is None:
+                    continue
+                table.add([timed])
+                new.append(timed)
+                self.tell(f"    {words(options)}: {timed.seconds:.4f} s (first {timed.first_s:.2f} s)")
+            seen.append(timed)
+        return new
 
     def tasks(self, chooser: Chooser, planned: Outcome) -> Iterator[Task]:
         """What is planned, then the other executors and pieces that fit and are not hopeless."""
@@ -290,5 +293,5 @@ def described(sizes: Mapping[str, int]) -> str:
     )
 
 
-def _exact(table: Table, network: str, task: Task, options: CompileOptions | None = None) -> Iterator[Timed]:
+def _exact(table: Table, network: str, task: Task, options: CompileOptions) -> Iterator[Timed]:
     return (each for each in table.of(network, task.executor, options) if dict(each.sizes) == dict(task.sizes))
