@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asking import GREEDY, NO_END, SETTINGS, chat, completion, user, whole
-from tiny_model import write_model
+from tiny_model import write_bert, write_model
 
 from relight.errors import ConfigError, ModelFileError, RequestError, WorkerLost
 from relight.llm.asks import ChatAsk, CompletionAsk, EmbedAsk, Limits, LoadSettings, Sampling, StateBudget
@@ -227,6 +227,21 @@ def test_shorter_embeddings_are_their_beginning_at_length_one(shared: Llm) -> No
     (whole_vector,), _ = shared.embed(EmbedAsk(texts=("the",)))
     (short,), _ = shared.embed(EmbedAsk(texts=("the",), dimensions=8))
     assert np.allclose(short, whole_vector[:8] / np.linalg.norm(whole_vector[:8]), atol=1e-6)
+
+
+def test_a_model_made_for_embeddings_makes_them_and_writes_no_text(tmp_path: Path) -> None:
+    bert = write_bert(tmp_path / "bert.gguf")
+    with Llm() as llm:
+        loaded = llm.load(bert, replace(SETTINGS, context=64))
+        vectors, tokens = llm.embed(EmbedAsk(texts=("hello the", "and", "hello the")))
+        with pytest.raises(RequestError, match="makes embeddings and writes no text"):
+            whole(llm.complete(completion("hello")))
+        with pytest.raises(RequestError, match="1 to 64"):
+            llm.embed(EmbedAsk(texts=("the " * 200,)))
+    assert (loaded.can, tokens) == (("embeddings",), 4 + 3 + 4)  # [CLS] and [SEP] around each
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.allclose(vectors[0], vectors[2], atol=1e-6)
+    assert not np.allclose(vectors[0], vectors[1], atol=1e-2)
 
 
 def test_embeddings_are_made_while_an_answer_streams(own: Llm) -> None:

@@ -100,3 +100,51 @@ def write_model(
     w.write_tensors_to_file()
     w.close()
     return path
+
+
+def write_bert(path: Path, *, width: int = 32, context: int = 64) -> Path:
+    """A BERT of one block and random weights that makes embeddings, pooled by its first token."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"\u2581{word}" for word in ("hello", "the", "and"))]
+    w = gguf.GGUFWriter(path, "bert")
+    w.add_name("tiny bert")
+    w.add_context_length(context)
+    w.add_embedding_length(width)
+    w.add_block_count(1)
+    w.add_feed_forward_length(2 * width)
+    w.add_head_count(2)
+    w.add_layer_norm_eps(1e-6)
+    w.add_causal_attention(False)
+    w.add_pooling_type(gguf.PoolingType.CLS)
+    w.add_vocab_size(len(pieces))
+    w.add_tokenizer_model("bert")
+    w.add_token_list(pieces)
+    w.add_token_types([gguf.TokenType.CONTROL] * 5 + [gguf.TokenType.NORMAL] * 3)
+    w.add_token_type_count(2)
+    for add, number in (
+        (w.add_pad_token_id, 0),
+        (w.add_unk_token_id, 1),
+        (w.add_bos_token_id, 2),
+        (w.add_sep_token_id, 3),
+    ):
+        add(number)
+    rng = np.random.default_rng(3)
+
+    def add_tensor(name: str, *shape: int) -> None:
+        w.add_tensor(name, (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32))
+
+    add_tensor("token_embd.weight", len(pieces), width)
+    add_tensor("token_types.weight", 2, width)
+    add_tensor("position_embd.weight", context, width)
+    norms = ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm")
+    for norm in norms:
+        w.add_tensor(f"{norm}.weight", np.ones(width, np.float32))
+        w.add_tensor(f"{norm}.bias", np.zeros(width, np.float32))
+    shapes = {f"attn_{part}": (width, width) for part in ("q", "k", "v", "output")}
+    for name, shape in (shapes | {"ffn_up": (2 * width, width), "ffn_down": (width, 2 * width)}).items():
+        add_tensor(f"blk.0.{name}.weight", *shape)
+        add_tensor(f"blk.0.{name}.bias", shape[0])
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    return path
