@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from relight.errors import DoesNotFit, JobCancelled, WorkerError, WorkerLost
+from relight.workers.child import Child
 from relight.workers.process import Worker, child_environment
 
 FAKE = (sys.executable, "-u", "-P", str(Path(__file__).with_name("fake_worker.py")))
@@ -251,3 +253,18 @@ def test_the_environment_reaches_the_child() -> None:
         assert worker.call("echo", {"variable": "RELIGHT_TEST_VARIABLE"}).values["variable"] == "given"
     finally:
         worker.close()
+
+
+def test_a_cancel_of_a_waiting_call_leaves_that_of_the_running_one_in_force() -> None:
+    child = Child(io.BytesIO(), io.BytesIO())
+    child.current = 1
+    child.cancel(1)
+    child.cancel(2)
+    with pytest.raises(JobCancelled, match="stopped at 3 of 900"):
+        child.progress("denoise")(3, 900)
+    child.current = 2
+    with pytest.raises(JobCancelled):
+        child.progress("load")(0, 1)
+    child.current = 3
+    child.cancel(2)
+    child.progress("load")(0, 1)

@@ -42,7 +42,7 @@ class Child:
     def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
         self.incoming, self.outgoing = incoming, outgoing
         self.calls: queue.Queue[Message] = queue.Queue()
-        self.cancelled = 0  # number of the call that nobody wants any more
+        self.cancelled: set[int] = set()  # numbers of calls that nobody wants any more, the next ones among them
         self.current = 0
         self.places: dict[str, Place] = {}
         self.components: dict[str, Component] = {}
@@ -60,13 +60,19 @@ class Child:
                 log.debug("call failed", exc_info=True)
                 described = {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
                 answer = Message("error", call.call, described)
+            self.cancelled.discard(call.call)
             send(self.outgoing, answer)
+
+    def cancel(self, number: int) -> None:
+        """The call stops at its next report, also where it has not begun; nothing for one that has ended."""
+        if number >= self.current:
+            self.cancelled.add(number)
 
     def _read(self) -> None:
         try:
             while (message := receive(self.incoming)) is not None:
                 if message.kind == "cancel":
-                    self.cancelled = message.call
+                    self.cancel(message.call)
                 else:
                     self.calls.put(message)
         finally:
@@ -79,7 +85,7 @@ class Child:
 
         def report(done: int, total: int, seconds: float = 0.0, arrays: Mapping[str, np.ndarray] | None = None) -> None:
             nonlocal last
-            if self.cancelled == self.current:
+            if self.current in self.cancelled:
                 raise JobCancelled(f"stopped at {done} of {total} ({stage})")
             if reports is None or done == total or done * reports // total != last:
                 last = done * (reports or 0) // total
