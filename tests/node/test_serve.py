@@ -1,0 +1,213 @@
+"""`relight serve` as clients meet it: the official client over real models, orders to stop, and kills."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+from llm.tiny_model import write_model
+from served import PICTURES, WORDS, Served
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.name == "nt", reason="signals"),
+]
+HELLO: Any = [{"role": "user", "content": "hello"}]
+CITY = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    with Served(folder, write_model(folder / f"{WORDS}.gguf")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[OpenAI]:
+    with served.client() as each:
+        yield each
+
+
+def picture(b64: str | None) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(b64 or "")))
+
+
+def made(client: OpenAI, **more: Any) -> Any:
+    settings = {"steps": 2, "seed": 1} | more.pop("extra_body", {})
+    answer = client.images.generate(model=PICTURES, prompt="a red apple", size="64x64", extra_body=settings, **more)  # type: ignore[call-overload]
+    return answer.data[0]
+
+
+def file(colour: tuple[int, ...]) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGBA", (64, 64), colour).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_both_kinds_of_models_are_listed(client: OpenAI) -> None:
+    assert {each.id for each in client.models.list()} == {PICTURES, WORDS}
+
+
+def test_a_picture_in_the_answer_is_the_one_at_the_url(client: OpenAI, served: Served) -> None:
+    sent = base64.b64decode(made(client).b64_json)
+    kept = httpx2.get(made(client, response_format="url").url)
+    assert Image.open(io.BytesIO(sent)).size == (64, 64)
+    assert kept.headers["content-type"] == "image/png" and kept.content == sent
+
+
+def test_a_masked_edit_keeps_what_is_not_painted(client: OpenAI) -> None:
+    mask = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
+    mask.paste((0, 0, 0, 0), (32, 0, 64, 64))
+    content = io.BytesIO()
+    mask.save(content, "PNG")
+    answer = client.images.edit(
+        model=PICTURES,
+        image=("a.png", file((0, 0, 255, 255))),
+        mask=("m.png", content.getvalue()),
+        prompt="a red apple",
+        extra_body={"steps": 2, "seed": 1},
+    )
+    edited = picture((answer.data or [])[0].b64_json).convert("RGB")
+    assert edited.getpixel((8, 32)) == (0, 0, 255) and edited.getpixel((56, 32)) != (0, 0, 255)
+
+
+def test_a_streamed_answer_is_the_whole_one(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": WORDS, "messages": HELLO, "max_tokens": 12, "temperature": 0}
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content and text
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens  # type: ignore[union-attr]
+
+
+def test_a_tool_that_must_be_called_is_called_with_arguments_of_its_schema(client: OpenAI) -> None:
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
+    answer = client.chat.completions.create(
+        model=WORDS, messages=HELLO, tools=[tool], tool_choice={"type": "function", "function": {"name": "weather"}}
+    )
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert answer.choices[0].finish_reason == "tool_calls"
+    assert json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")  # type: ignore[union-attr]
+
+
+def test_an_answer_obeys_its_json_schema(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=WORDS,
+        messages=HELLO,
+        response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": CITY}},
+    )
+    assert json.loads(answer.choices[0].message.content or "")["city"] in ("Oslo", "Rome")
+
+
+def test_embeddings_are_of_each_text_and_of_length_one(client: OpenAI) -> None:
+    answer = client.embeddings.create(model=WORDS, input=["hello", "the end"])
+    first, second = (each.embedding for each in answer.data)
+    assert sum(x * x for x in first) == pytest.approx(1, abs=1e-3) and first != second
+
+
+def test_events_tell_steps_and_the_end(served: Served) -> None:
+    job = served.submit(seed=2, steps=4)
+    told = events(served, job["id"])
+    assert told[-1]["state"] == "finished"
+    steps = [event["step"] for event in told if event["stage"] == "denoise"]
+    assert steps == sorted(steps) and steps[-1] == 4
+    assert job["id"] in [each["id"] for each in served.ask("GET", "/api/jobs").json()["jobs"]]
+
+
+def events(served: Served, job_id: str) -> list[dict[str, Any]]:
+    text = served.ask("GET", f"/api/jobs/{job_id}/events").text
+    return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: {")]
+
+
+def test_a_cancelled_job_stops_and_the_next_is_made(served: Served) -> None:
+    job = served.submit(seed=3, steps=900)
+    until_step(served, job["id"], 1)
+    assert served.ask("POST", f"/api/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
+    assert served.ended(served.submit(seed=3)["id"])["state"] == "finished"
+
+
+def until_step(served: Served, job_id: str, step: int) -> None:
+    with httpx2.stream("GET", f"{served.url}/api/jobs/{job_id}/events", timeout=120) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line.removeprefix("data: "))
+                if event["stage"] == "denoise" and event["step"] >= step:
+                    return
+    raise AssertionError("the job ended before")
+
+
+def test_an_idempotency_key_gives_the_same_job(served: Served) -> None:
+    first, again, other = (served.submit(seed=4, Idempotency_Key=key)["id"] for key in ("a", "a", "b"))
+    assert first == again != other
+    refused = served.ask("POST", "/api/jobs", {"request": {"prompt": "another"}}, Idempotency_Key="a")
+    assert refused.status_code in (409, 422)
+
+
+def test_what_is_no_model_or_no_sampler_is_refused_at_once(served: Served) -> None:
+    for model in ("../../etc/passwd", "/etc/passwd", "nothing"):
+        assert served.ask("POST", "/api/jobs", {"model": model, "request": {"prompt": "x"}}).status_code == 404
+    wrong = {"model": PICTURES, "request": {"prompt": "x", "sampler": "nonsense"}}
+    assert served.ask("POST", "/api/jobs", wrong).status_code == 400
+
+
+def test_a_job_that_cannot_be_made_fails_with_its_cause(served: Served) -> None:
+    body = {"model": PICTURES, "request": {"prompt": "x", "width": 65, "height": 64}}
+    failed = served.ended(served.ask("POST", "/api/jobs", body).json()["id"])
+    assert failed["state"] == "failed" and failed["error"]["code"] == "invalid_request"
+    assert "65" in failed["error"]["message"]
+
+
+def test_health_is_real_work_and_readiness_is_told(served: Served) -> None:
+    assert served.ask("GET", "/healthz").json()["checks"][0]["ok"] is True
+    assert served.ask("GET", "/readyz").status_code == 200
+
+
+def test_an_order_to_stop_ends_what_runs_and_jobs_are_there_afterwards(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        done, running = served.submit(seed=1), served.submit(seed=2, steps=4)
+        until_step(served, running["id"], 1)
+        assert served.end() == 0, served.log()
+        served.start()
+        assert served.ended(running["id"])["state"] == "finished"
+        listed = {each["id"]: each["state"] for each in served.ask("GET", "/api/jobs").json()["jobs"]}
+        assert listed == {done["id"]: "finished", running["id"]: "finished"}
+
+
+def test_a_picture_that_a_kill_broke_off_is_made_once_and_the_same(served: Served, tmp_path: Path) -> None:
+    unkilled = served.picture(served.ended(served.submit(seed=9, steps=8)["id"]))
+    with Served(tmp_path) as killed:
+        job = killed.submit(seed=9, steps=8, Idempotency_Key="k")
+        until_step(killed, job["id"], 2)
+        workers = killed.workers()
+        killed.kill()
+        assert psutil.wait_procs(workers, timeout=30)[1] == [], "workers outlive their server"
+        killed.start()
+        assert killed.submit(seed=9, steps=8, Idempotency_Key="k")["id"] == job["id"]
+        done = killed.ended(job["id"])
+        assert done["attempt"] == 2 and len(done["results"]) == 1
+        assert killed.picture(done) == unkilled
+
+
+def test_a_worker_that_dies_is_replaced_and_the_picture_is_the_same(served: Served) -> None:
+    unkilled = served.picture(served.ended(served.submit(seed=5, steps=6)["id"]))
+    job = served.submit(seed=5, steps=6)
+    until_step(served, job["id"], 2)
+    for worker in served.workers():
+        worker.kill()
+    begun = time.monotonic()
+    done = served.ended(job["id"])
+    assert served.picture(done) == unkilled and done["attempt"] == 2
+    assert time.monotonic() - begun < 60
