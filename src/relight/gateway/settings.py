@@ -61,6 +61,8 @@ class GatewaySettings:
     """From the order to stop to the end of what still runs."""
     health_s: float = 20.0
     """A check of the node that takes longer has failed."""
+    health_every_s: float = 2.0
+    """The node is not asked more often, however many ask the gateway."""
     remember_s: float = 120.0
     """How long an ended request is there for its own repetition."""
 

@@ -50,6 +50,7 @@ class Shared[T]:
         *,
         join: bool,
         grace: Callable[[], bool],
+        remember_s: float | None = None,
     ) -> T:
         """What `make` gives, or with `join` what the latest request of this key gets. Cancelling this call ends the
         making when nobody else waits and `grace` does not say that the client will be back.
@@ -57,7 +58,7 @@ class Shared[T]:
         Raises KeyConflict where the key was used for another request."""
         work = self._works.get(key) if join else None
         if work is None or work.task.cancelled():
-            work = self._start(key, digest, make)
+            work = self._start(key, digest, make, self._remember_s if remember_s is None else remember_s)
         elif work.digest != digest:
             raise KeyConflict("Idempotency-Key: it was used for another request; take a new one")
         work.waiting += 1
@@ -71,21 +72,23 @@ class Shared[T]:
                 else:
                     work.task.cancel()
 
-    def _start(self, key: Hashable, digest: bytes, make: Callable[[], Coroutine[Any, Any, T]]) -> Work[T]:
+    def _start(
+        self, key: Hashable, digest: bytes, make: Callable[[], Coroutine[Any, Any, T]], remember_s: float
+    ) -> Work[T]:
         work = Work(asyncio.create_task(make()), digest)
         self._all.add(work.task)
         self._works[key] = work
         self._works.move_to_end(key)
         for old in [each for each, other in self._works.items() if other.task.done()][:-MOST_REMEMBERED]:
             del self._works[old]
-        work.task.add_done_callback(lambda task: self._ended(key, work))
+        work.task.add_done_callback(lambda task: self._ended(key, work, remember_s))
         return work
 
-    def _ended(self, key: Hashable, work: Work[T]) -> None:
+    def _ended(self, key: Hashable, work: Work[T], remember_s: float) -> None:
         self._all.discard(work.task)
         if not work.task.cancelled():
             work.task.exception()  # seen, also where all have left
-        asyncio.get_running_loop().call_later(self._remember_s, self._forget, key, work)
+        asyncio.get_running_loop().call_later(remember_s, self._forget, key, work)
 
     def _forget(self, key: Hashable, work: Work[T]) -> None:
         if self._works.get(key) is work:

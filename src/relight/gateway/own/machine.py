@@ -36,7 +36,14 @@ async def devices(call: Call) -> Answer:
 async def healthz(call: Call) -> Answer:
     """Real work on the devices, once for all who ask at the same time. What is wrong in detail is for the log."""
     try:
-        health = await call.gateway.shared.result("healthz", b"", lambda: checked(call), join=True, grace=lambda: True)
+        health = await call.gateway.shared.result(
+            "healthz",
+            b"",
+            lambda: checked(call),
+            join=True,
+            grace=lambda: True,
+            remember_s=call.gateway.settings.health_every_s,
+        )
     except TimeoutError:
         return at_once({"status": "failed", "checks": []}, 503, {"Retry-After": "10"})
     return at_once(*health)
