@@ -51,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     a = parser().parse_args()
+    if odd := [size for size in a.size if any(side % 64 for side in pixels(size))]:
+        sys.exit(f"--size {' '.join(odd)}: stable-diffusion.cpp makes multiples of 64 pixels, and others larger")
     tell(kind="run", argv=sys.argv[1:], machine=machine.describe())
     started = time.perf_counter()
     file = sd_checkpoint(a.folder / f"{a.preset}.safetensors", PRESETS[a.preset])
