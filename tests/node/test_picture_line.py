@@ -19,7 +19,8 @@ from relight.jobs.events import Advanced, Event
 from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import ModelFiles
-from relight.ledger import Job, Ledger, NewJob
+from relight.ledger import Attempt, Job, Ledger, NewJob
+from relight.node import pictures
 from relight.node.ladder import RUNGS, Rung
 from relight.node.pictures import PictureLine
 from relight.node.shelf import PipelineShelf
@@ -211,3 +212,31 @@ def test_a_job_that_kills_its_worker_three_times_is_set_aside(
     done = ledger.wait(submit(ledger).id, 60)
     assert done.state == "set_aside" and done.losses == 3 and failing.rungs == list(RUNGS)
     assert done.error is not None and done.error.code == "worker_lost" and "SIGSEGV" in done.error.message
+
+
+def test_jobs_that_wait_for_others_are_not_taken_for_lost(
+    ledger: Ledger, start: Start, shelf: PipelineShelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "SILENCE_S", 0.01)
+    entered, go_on = threading.Event(), threading.Event()
+    heard: list[str] = []
+    heartbeat = ledger.heartbeat
+
+    def hear(attempt: Attempt, progress: Any) -> bool:
+        heard.append(attempt.job.id)
+        return heartbeat(attempt, progress)
+
+    def wait(pipeline: Pipeline) -> None:
+        entered.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(ledger, "heartbeat", hear)
+    start(Failing(shelf, None, wait))
+    job, other = submit(ledger), submit(ledger, model="other")
+    assert entered.wait(60)
+    begun = time.monotonic()
+    while not {job.id, other.id} <= set(heard) and time.monotonic() - begun < 20:
+        time.sleep(0.01)
+    assert {job.id, other.id} <= set(heard)
+    go_on.set()
+    assert ledger.wait(job.id, 60).state == "finished"

@@ -38,6 +38,8 @@ AT_ONCE = 3
 """One encoded, one denoised, one decoded; more would only wait."""
 CHECKPOINT_S = 5.0
 HEARTBEAT_S = 1.0
+SILENCE_S = 20.0
+"""The ledger hears this often of attempts that only wait, or are in a long step: their workers' ends are seen here."""
 IDLE_S = 1.0
 BREAK_OFF_S = 2.0
 """A step that takes longer is lost: the worker is ended in it, and the job goes on from the checkpoint before."""
@@ -76,14 +78,17 @@ class PictureLine:
         self.ledger, self.shelf, self.at_once, self.checkpoint_s, self.tell = ledger, shelf, at_once, checkpoint_s, tell
         self.card, self.ladder = card, Ladder()
         self._free = threading.Semaphore(at_once)
-        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._wake, self._stopping, self._stopped = threading.Event(), threading.Event(), threading.Event()
         self._lock = threading.Condition()
         self._running: dict[str, Making] = {}
+        self._next: Making | None = None
         self._thread = threading.Thread(target=self._claim_all, name="pictures", daemon=True)
+        self._beats = threading.Thread(target=self._keep_all, name="heartbeats", daemon=True)
         self._unwatch = ledger.watch(None, lambda job: self._wake.set())
 
     def start(self) -> None:
         self._thread.start()
+        self._beats.start()
 
     def stop(self, deadline_s: float) -> None:
         """Take no more; let what runs end within the deadline, then break it off: it goes on from its checkpoint."""
@@ -96,7 +101,9 @@ class PictureLine:
                 making.broken_off = True
             self._lock.wait_for(lambda: not self._running, BREAK_OFF_S)
         self._unwatch()
-        self._thread.join(BREAK_OFF_S)
+        self._stopped.set()
+        for thread in (self._thread, self._beats):
+            thread.join(BREAK_OFF_S)
 
     def cancel(self, job_id: str) -> None:
         """Stop a running job at its next step; the ledger knows already."""
@@ -118,18 +125,25 @@ class PictureLine:
                 self._wake.wait(IDLE_S)
                 self._wake.clear()
                 continue
+            making = self._next = Making(self, attempt)
             self._wait_for_others(attempt.job.model)
             if self._stopping.is_set():
                 self.ledger.release(attempt)
                 return
-            making = Making(self, attempt)
             with self._lock:
-                self._running[attempt.job.id] = making
+                self._running[attempt.job.id], self._next = making, None
             threading.Thread(target=self._run, args=(making,), name=attempt.job.id, daemon=True).start()
 
     def _wait_for_others(self, model: str) -> None:
         with self._lock:
             self._lock.wait_for(lambda: all(m.attempt.job.model == model for m in self._running.values()))
+
+    def _keep_all(self) -> None:
+        while not self._stopped.wait(SILENCE_S):
+            with self._lock:
+                makings = [*self._running.values(), *([self._next] if self._next else [])]
+            for making in makings:
+                making.keep()
 
     def _run(self, making: Making) -> None:
         try:
@@ -215,6 +229,13 @@ class Making:
             self._beat({"stage": "plan", "note": event.note})
         elif not isinstance(event, (Previewed, Warned)):
             raise AssertionError(event)
+
+    def keep(self) -> None:
+        """Tell the ledger that the attempt goes on, and hear whether it may."""
+        with self._lock:
+            progress = self._progress
+        if not self.ledger.heartbeat(self.attempt, progress):
+            self.cancelled = True
 
     def _beat(self, progress: dict[str, Any]) -> None:
         with self._lock:
