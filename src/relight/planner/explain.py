@@ -10,6 +10,8 @@ from relight.planner.estimate import Seconds
 from relight.planner.plan import Plan
 from relight.planner.together import Together
 
+SMALL = 1 << 20
+
 
 def lines(plan: Plan) -> Iterator[str]:
     """From what was asked to how it is run."""
@@ -69,13 +71,17 @@ def _components(plan: Plan) -> list[Sequence[str]]:
                 component.format,
                 part.device,
                 part.executor,
-                amount(part.use.weights) + (f" ({amount(part.copied)} beside the file)" if component.in_place else ""),
+                amount(part.use.weights) + (_in_place(part.copied) if component.in_place else ""),
                 amount(part.use.compute),
                 str(part.runs),
                 *_seconds(part.seconds),
             )
         )
     return rows
+
+
+def _in_place(copied: int) -> str:
+    return f" ({amount(copied)} beside the file)" if copied >= SMALL else " (in the file)"
 
 
 def _stages(plan: Plan) -> list[Sequence[str]]:
