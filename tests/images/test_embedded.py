@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from relight.jobs.models import files_in
 from relight.demo import EMBEDDED, SIZE
 from relight.jobs.fleet import EngineSettings
+from relight.jobs.models import files_in
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest
 from relight.weights.identify import identify
