@@ -158,12 +158,14 @@ class RelightNode:
 
     def _told(self, job_id: str, event: Event) -> None:
         """From the threads that make pictures."""
-        preview = encoded(event.image, format="png") if isinstance(event, Previewed) else None
-        live = self.lives.tell(job_id, event, preview)
         try:
             job = self.ledger.get(job_id)
         except JobNotFound:
             return
+        if job.ended:
+            return  # a step that was on its way when the job was cancelled
+        preview = encoded(event.image, format="png") if isinstance(event, Previewed) else None
+        live = self.lives.tell(job_id, event, preview)
         seen = views.view(job, live, None, views.seconds_left(job, live, 0.0, self.pace))
         self.hub.publish(job_id, views.event(seen, live, with_preview=preview is not None))
 

@@ -1,0 +1,132 @@
+"""The node's answers: jobs and their events, from the ledger and the threads that make pictures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from relight.errors import JobNotFound, KeyConflict, RequestError
+from relight.gateway.node import ImageAsk, JobEvent
+from relight.jobs.events import Advanced, Previewed
+from relight.jobs.fleet import EngineSettings
+from relight.ledger import Attempt, Ledger, NewResult
+from relight.llm.asks import LoadSettings
+from relight.node.node import RelightNode
+from relight.node.registry import EMBEDDED, Registry
+
+ASK = {"prompt": "a red apple", "width": 64, "height": 64, "steps": 2}
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RelightNode]:
+    """Not started: the test is the worker."""
+    monkeypatch.setenv("RELIGHT_MODELS", str(tmp_path / "models"))
+    with Ledger(tmp_path / "jobs") as ledger:
+        yield RelightNode(ledger, Registry(), EngineSettings(backend="cpu"), LoadSettings())
+
+
+def submit(node: RelightNode, key: str | None = None, *, join: bool = False, **changes: Any) -> str:
+    ask = ImageAsk(request=ASK | changes)
+    return asyncio.run(node.submit_image(EMBEDDED, ask, owner="me", key=key, join=join)).id
+
+
+def claim(node: RelightNode) -> Attempt:
+    attempt = node.ledger.claim(("image",), "test")
+    assert attempt is not None
+    return attempt
+
+
+def finish(node: RelightNode, attempt: Attempt) -> None:
+    assert node.ledger.commit(attempt, [NewResult(b"png", "image/png", {"seed": 1})], {})
+
+
+def test_events_tell_position_steps_previews_and_the_end(node: RelightNode) -> None:
+    first, second = submit(node), submit(node, seed=2)
+
+    async def follow() -> list[JobEvent]:
+        told: list[JobEvent] = []
+        async for event in node.events(second):
+            told.append(event)
+            if len(told) == 1:
+                await asyncio.to_thread(lambda: finish(node, claim(node)))
+                attempt = await asyncio.to_thread(claim, node)
+                assert attempt.job.id == second
+                node._told(second, Advanced("denoise", 1, 2, 0.5))
+                node._told(second, Previewed(0, 1, 2, np.zeros((8, 8, 3), np.uint8)))
+                await asyncio.to_thread(finish, node, attempt)
+        return told
+
+    told = asyncio.run(asyncio.wait_for(follow(), 30))
+    assert (told[0].state, told[0].position) == ("queued", 1)
+    steps = [event for event in told if event.stage == "denoise" and event.state == "running"]
+    assert (steps[0].step, steps[0].of) == (1, 2) and steps[0].seconds_left is not None
+    previews = [event.preview for event in told if event.preview]
+    assert len(previews) == 1 and previews[0].startswith(b"\x89PNG")
+    assert told[-1].state == "finished" and [event.ended for event in told].count(True) == 1
+    numbers = [event.number for event in told]
+    assert numbers == sorted(numbers)
+    assert node.ledger.get(first).state == "finished"
+
+
+def test_events_of_an_ended_job_are_its_end_alone(node: RelightNode) -> None:
+    job = submit(node)
+    finish(node, claim(node))
+
+    async def follow() -> list[str]:
+        return [event.state async for event in node.events(job)]
+
+    assert asyncio.run(asyncio.wait_for(follow(), 30)) == ["finished"]
+
+
+def test_events_of_a_job_that_is_not_there_say_so(node: RelightNode) -> None:
+    with pytest.raises(JobNotFound):
+        asyncio.run(asyncio.wait_for(anext(node.events("job-0")), 30))  # type: ignore[arg-type]
+
+
+def test_a_step_on_its_way_when_the_job_was_cancelled_is_not_told(node: RelightNode) -> None:
+    job = submit(node)
+    claim(node)
+    assert asyncio.run(node.cancel(job)).state == "cancelled"
+    node._told(job, Advanced("denoise", 1, 2, 0.5))
+    assert node.lives.get(job).number == 0
+
+
+def test_a_key_and_an_identical_request_give_the_job_that_is_there(node: RelightNode) -> None:
+    job = submit(node, "a", seed=1)
+    assert submit(node, "a", seed=1) == job == submit(node, None, join=True, seed=1)
+    assert submit(node, seed=1) != job
+    with pytest.raises(KeyConflict):
+        submit(node, "a", seed=2)
+
+
+def test_a_seed_is_chosen_once_where_none_is_asked_for(node: RelightNode) -> None:
+    job = submit(node, "a")
+    assert submit(node, "a") == job
+    assert 0 <= node.ledger.get(job).chosen["seed"] < 2**32
+    assert "seed" not in node.ledger.get(submit(node, seed=0)).chosen
+
+
+def test_what_is_wrong_is_told_at_submission(node: RelightNode) -> None:
+    for changes in ({"sampler": "nonsense"}, {"redraw": {"image": "picture"}}):
+        with pytest.raises(RequestError):
+            submit(node, **changes)
+    with pytest.raises(RequestError, match="none for pictures here"):
+        asyncio.run(node.submit_image("/etc/passwd", ImageAsk(request=ASK), owner="me", key=None, join=False))
+    assert node.ledger.jobs() == []
+
+
+def test_a_node_that_stops_takes_no_more(node: RelightNode) -> None:
+    assert node.ready().ok
+    node._stopping.set()
+    assert not node.ready().ok
+
+
+def test_metrics_count_jobs_by_state(node: RelightNode) -> None:
+    submit(node)
+    values = {metric.name: dict(metric.values[0][0]) | {"": metric.values[0][1]} for metric in node.metrics()[:1]}
+    assert values["jobs"] == {"state": "queued", "": 1}
