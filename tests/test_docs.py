@@ -99,9 +99,22 @@ MAY_IMPORT = {
     },
     "configuration": {"executors.base", "jobs", "planner", "tuning", "sampling", "store", "weights.identify"},
     "doctor": {"store", "weights", "workers", "planner.profiles", "jobs", "demo", "configuration", "ledger.schema"},
+    "node": {
+        "gateway",
+        "ledger",
+        "llm",
+        "jobs",
+        "workers.process",
+        "planner",
+        "store",
+        "configuration",
+        "images",
+        "models.tiling",
+        "demo",
+    },
     "progress": {"jobs.events", "jobs.output"},
     "demo": set(),
-    "cli": EVERYTHING | {"llm", "configuration", "doctor", "demo", "progress", "prompts"},
+    "cli": EVERYTHING | {"llm", "node", "configuration", "doctor", "demo", "progress", "prompts"},
     "__main__": {"cli"},
 }
 
