@@ -133,21 +133,35 @@ class Engine:
                 self._choose(slot, index)
 
     def _fill(self, active: Sequence[Slot]) -> list[tuple[Slot, int, int]]:
-        """Put what comes next of each slot into the batch: slot, how many of its tokens, row of the last."""
+        """Put what comes next of each slot into the batch: slot, how many of its tokens, row of the last.
+
+        In the order of their numbers: llama.cpp computes slots that do not ascend one after another.
+        """
         self.batch.clear()
+        taken = self._share(active)
         rows, at = [], 0
-        room = self._chunk(any(not slot.reading for slot in active))
-        for slot in sorted(active, key=lambda each: (each.reading, each.used)):
-            taken = min(len(slot.todo), room if slot.reading else 1, self.settings.batch - at)
-            if not taken:
+        for slot in self.slots:
+            count = taken.get(slot.number, 0)
+            if not count:
                 continue
             position = len(slot.tokens)
-            for i, token in enumerate(slot.todo[:taken]):
+            for i, token in enumerate(slot.todo[:count]):
                 self.batch.add(token, position + i, [slot.number], i + 1 == len(slot.todo))
-            at += taken
-            room -= taken if slot.reading else 0
-            rows.append((slot, taken, at - 1))
+            at += count
+            rows.append((slot, count, at - 1))
         return rows
+
+    def _share(self, active: Sequence[Slot]) -> dict[int, int]:
+        """How many tokens each slot puts into the batch: answers first, then prompts in the order they came."""
+        left = self.settings.batch
+        room = self._chunk(any(not slot.reading for slot in active))
+        taken = {}
+        for slot in sorted(active, key=lambda each: (each.reading, each.used)):
+            count = min(len(slot.todo), room if slot.reading else 1, left)
+            taken[slot.number] = count
+            left -= count
+            room -= count if slot.reading else 0
+        return taken
 
     def _chunk(self, others_wait: bool) -> int:
         if not self._rate:
