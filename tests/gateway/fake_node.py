@@ -150,8 +150,7 @@ class FakeNode:
         if self.job_fails_with:
             await self._change(job, state="failed", error=self.job_fails_with)
             return
-        width, height = job.ask.request.get("width", 64), job.ask.request.get("height", 64)
-        content = picture(width, height)
+        content = self._result(job)
         seed = job.ask.request.get("seed", 5)
         results = tuple(
             ResultView(i, "image/png", len(content), hashlib.sha256(content).hexdigest(), {"seed": seed + i})
@@ -195,8 +194,11 @@ class FakeNode:
         return job.view
 
     async def result(self, job_id: str, index: int) -> tuple[bytes, str]:
-        request = self._job(job_id).ask.request
-        return picture(request.get("width", 64), request.get("height", 64)), "image/png"
+        return self._result(self._job(job_id)), "image/png"
+
+    def _result(self, job: Running) -> bytes:
+        """Of the size that was asked for, if that is made quickly."""
+        return picture(*(min(job.ask.request.get(side, 64), 256) for side in ("width", "height")))
 
     async def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         job = self._job(job_id)
@@ -272,6 +274,9 @@ class FakeNode:
 
     async def devices(self) -> Sequence[Mapping[str, Any]]:
         return [{"name": "vulkan0", "total_bytes": 8 << 30, "free_bytes": 2 << 30}]
+
+    async def unload(self, model: str) -> bool:
+        return not self.running()
 
     async def health(self) -> Health:
         await asyncio.sleep(self.step_s)

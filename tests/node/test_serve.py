@@ -211,3 +211,19 @@ def test_a_worker_that_dies_is_replaced_and_the_picture_is_the_same(served: Serv
     done = served.ended(job["id"])
     assert served.picture(done) == unkilled and done["attempt"] == 2
     assert time.monotonic() - begun < 60
+
+
+def test_an_idle_model_is_taken_from_memory_and_one_in_use_is_not(served: Served) -> None:
+    def loaded() -> bool:
+        (card,) = [each for each in served.ask("GET", "/v1/models").json()["data"] if each["id"] == PICTURES]
+        return bool(card["loaded"])
+
+    job = served.submit(seed=6, steps=900)
+    until_step(served, job["id"], 1)
+    assert loaded() and served.ask("POST", "/api/unload", {"model": PICTURES}).status_code == 409
+    served.ask("POST", f"/api/jobs/{job['id']}/cancel")
+    while served.ask("POST", "/api/unload", {"model": PICTURES}).status_code == 409:
+        continue  # its last step
+    assert not loaded() and served.workers() == []
+    assert served.ask("POST", "/api/unload", {"model": "nothing"}).status_code == 404
+    assert served.ended(served.submit(seed=6)["id"])["state"] == "finished"

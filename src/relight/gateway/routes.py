@@ -18,8 +18,8 @@ from relight.gateway.openai.models import get_model, list_models
 from relight.gateway.openai.text_shapes import ChatBody, CompletionBody, EmbeddingBody
 from relight.gateway.own.description import description
 from relight.gateway.own.jobs import cancel_job, get_job, get_result, job_events, list_jobs, submit_job
-from relight.gateway.own.machine import devices, healthz, metrics, plan, readyz
-from relight.gateway.own.shapes import JobBody, PlanBody
+from relight.gateway.own.machine import devices, healthz, metrics, plan, readyz, unload
+from relight.gateway.own.shapes import JobBody, PlanBody, UnloadBody
 from relight.gateway.state import Answer, Call
 
 Access = Literal["open", "key"]
@@ -155,6 +155,14 @@ OWN = (
         summary="what would run where, in what memory and time",
         access="key",
         body=PlanBody,
+    ),
+    Route(
+        method="POST",
+        path="/api/unload",
+        handler=unload,
+        summary="take an idle model from memory",
+        access="key",
+        body=UnloadBody,
     ),
     Route(method="GET", path="/api/devices", handler=devices, summary="devices and their memory", access="key"),
     Route(method="GET", path="/healthz", handler=healthz, summary="whether each device works, by work", access="open"),

@@ -124,6 +124,15 @@ class Card:
         with self._lock:
             self._holdings[name].used = time.monotonic()
 
+    def send_away(self, name: str) -> bool:
+        """Let it leave, pinned or not; False where it is busy."""
+        with self._lock:
+            holding = self._holdings[name]
+            gone = not holding.tenant.busy and holding.tenant.leave()
+            if gone:
+                holding.nbytes = 0
+            return gone
+
     def leave_if_idle(self, after_s: float) -> list[str]:
         """Those that were unused for so long leave; their names."""
         now = time.monotonic()

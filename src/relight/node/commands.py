@@ -1,4 +1,4 @@
-"""`relight serve`, and what is asked of a running one: `ps`, `jobs`, `cancel`."""
+"""`relight serve`, and what is asked of a running one: `ps`, `jobs`, `cancel`, `unload`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USUAL_URL = "http://127.0.0.1:8188"
 
 
 def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
-    """Add `serve`, `ps`, `jobs` and `cancel` to the program's commands."""
+    """Add `serve`, `ps`, `jobs`, `cancel` and `unload` to the program's commands."""
     p = commands.add_parser("serve", parents=[common], help="pictures and conversations behind one address")
     p.add_argument("--host", metavar="ADDRESS", help="default: 127.0.0.1; another needs a key")
     p.add_argument("--port", type=int, metavar="N", help="default: 8188")
@@ -42,6 +42,9 @@ def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.Arg
     cancel = commands.add_parser("cancel", parents=[common, asking], help="cancel a job of a running server")
     cancel.add_argument("job", metavar="JOB")
     cancel.set_defaults(run=cancel_job)
+    unload = commands.add_parser("unload", parents=[common, asking], help="take an idle model of a running server out")
+    unload.add_argument("model", metavar="MODEL")
+    unload.set_defaults(run=unload_model)
 
 
 def serve(a: argparse.Namespace) -> None:
@@ -131,9 +134,17 @@ def cancel_job(a: argparse.Namespace) -> None:
     print(json.dumps(job) if a.json else f"{job['id']}: {job['state']}")
 
 
-def ask(url: str, method: str, path: str) -> Any:
+def unload_model(a: argparse.Namespace) -> None:
+    answer = ask(a.url, "POST", "/api/unload", {"model": a.model})
+    print(json.dumps(answer) if a.json else f"{answer['model']}: not loaded")
+
+
+def ask(url: str, method: str, path: str, body: Any = None) -> Any:
     """A running server's answer. Raises ConfigError where there is none, RelightError with what it said."""
-    request = urllib.request.Request(url.rstrip("/") + path, method=method, data=b"" if method == "POST" else None)
+    content = json.dumps(body).encode() if body is not None else b"" if method == "POST" else None
+    request = urllib.request.Request(url.rstrip("/") + path, method=method, data=content)
+    if body is not None:
+        request.add_header("Content-Type", "application/json")
     if key := os.environ.get(KEY_VARIABLE):
         request.add_header("Authorization", f"Bearer {key}")
     try:

@@ -86,6 +86,15 @@ class RelightNode:
             for entry in self.registry.entries().values()
         ]
 
+    async def unload(self, model: str) -> bool:
+        return await asyncio.to_thread(self._unload, model)
+
+    def _unload(self, model: str) -> bool:
+        for name, tenant in ((KIND, self.shelf), (NAME, self.talk)):
+            if tenant.model == model:
+                return self.card.send_away(name) if self.card is not None else tenant.leave()
+        return True
+
     # -------------------------------------------------------------------------------------------------------- jobs
 
     async def submit_image(

@@ -11,7 +11,8 @@ from relight.gateway.body import json_body
 from relight.gateway.catalogue import card
 from relight.gateway.metrics import MEDIA_TYPE
 from relight.gateway.node import PlanAsk
-from relight.gateway.own.shapes import PlanBody
+from relight.gateway.own.shapes import PlanBody, UnloadBody
+from relight.gateway.problem import Problem
 from relight.gateway.reply import Patient, at_once, encoded
 from relight.gateway.state import Answer, Call, stopping_problem
 
@@ -27,6 +28,14 @@ async def plan(call: Call) -> Answer:
         return encoded(dict(await call.gateway.node.plan(ask)))
 
     return Patient(call.gateway, answer())
+
+
+async def unload(call: Call) -> Answer:
+    body = await json_body(call, UnloadBody)
+    model = card(call.gateway.node, body.model)
+    if not await call.gateway.node.unload(model.id):
+        raise Problem(409, f"{model.id} is in use; ask again when it is idle", code="model_busy", param="model")
+    return at_once({"model": model.id, "loaded": False})
 
 
 async def devices(call: Call) -> Answer:

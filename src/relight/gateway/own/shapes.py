@@ -99,6 +99,12 @@ class JobBody(Strict):
     priority: int = Field(0, ge=-10, le=10, description="higher ones run first")
 
 
+class UnloadBody(Strict):
+    """POST /api/unload."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+
+
 class PlanBody(Strict):
     """POST /api/plan."""
 
