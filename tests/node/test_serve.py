@@ -175,8 +175,13 @@ def test_health_is_real_work_and_readiness_is_told(served: Served) -> None:
     assert served.ask("GET", "/readyz").status_code == 200
 
 
-def test_an_order_to_stop_ends_what_runs_and_jobs_are_there_afterwards(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
+def test_limits_are_the_settings_and_an_order_to_stop_loses_no_job(tmp_path: Path) -> None:
+    settings = {"RELIGHT_SERVER_MAX_PIXELS": "4096", "RELIGHT_SERVER_MAX_BODY": "1MB"}
+    with Served(tmp_path, environment=settings) as served:
+        large = {"model": PICTURES, "request": {"prompt": "x", "width": 80, "height": 64}}
+        assert served.ask("POST", "/api/jobs", large).status_code == 400
+        long = {"model": PICTURES, "request": {"prompt": "x" * 1_100_000}}
+        assert served.ask("POST", "/api/jobs", long).status_code == 413
         done, running = served.submit(seed=1), served.submit(seed=2, steps=4)
         until_step(served, running["id"], 1)
         assert served.end() == 0, served.log()

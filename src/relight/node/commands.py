@@ -55,7 +55,7 @@ def serve(a: argparse.Namespace) -> None:
     from relight.gateway import serve as server
     from relight.gateway.app import make_app
     from relight.gateway.keys import Keys, add_key, read_keys
-    from relight.gateway.settings import GatewaySettings
+    from relight.gateway.settings import GatewaySettings, Limits
     from relight.node.opened import data_folder, open_node
 
     flags = {
@@ -85,6 +85,7 @@ def serve(a: argparse.Namespace) -> None:
         open_to_network=ours.open_to_network,
         hostnames=ours.hostnames,
         origins=ours.origins,
+        limits=Limits(json_bytes=ours.max_body, output_pixels=ours.max_pixels),
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     node, ledger = open_node(loaded)
