@@ -108,6 +108,7 @@ def test_a_late_failure_is_no_whole_answer_and_its_repetition_gets_the_status(he
     read = b""
     while chunk := connection.recv(65536):
         read += chunk
+    connection.close()
     assert b'"code": "worker_lost"' in read and not read.endswith(b"0\r\n\r\n")
     again = httpx2.post(f"{held.url}/v1/images/generations", json=IMAGE, headers=RETRY)
     # json.dumps of the test and of the client differ in spaces, so this one is another request
@@ -134,9 +135,8 @@ def test_the_official_client_learns_of_a_late_failure(held: Served) -> None:
 
 
 def test_a_repeated_request_joins_the_one_in_the_works(held: Served) -> None:
-    first = [
-        raw(held, path, body) for path, body in (("/v1/images/generations", IMAGE), ("/v1/chat/completions", CHAT))
-    ]
+    asked = (("/images/generations", IMAGE), ("/chat/completions", CHAT))
+    first = [raw(held, f"/v1{path}", body) for path, body in asked]
     held.until(lambda: held.node.watching == 1 and held.node.talking == 1, "work")
     second = [raw(held, path, body, RETRY) for path, body in asked]
     held.until(lambda: held.node.watching == 2 and held.app.gateway.running == 4, "two who wait")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -168,9 +168,16 @@ async def parts(request: Request, raw: bytes, limits: Limits) -> tuple[dict[str,
     )
     parser.spool_max_size = limits.form_bytes + 1  # what is in memory already needs no file
     try:
-        form = await parser.parse()
+        return await sorted_out(await parser.parse(), limits)
     except (MultiPartException, FormParserError, KeyError, ValueError, LookupError):
         raise invalid(None, "the body is no valid form, or has too many or too large parts", "invalid_form") from None
+    finally:
+        for file in parser._files_to_close_on_error:  # also those of parts that never ended
+            file.close()
+
+
+async def sorted_out(form: FormData, limits: Limits) -> tuple[dict[str, str], list[File]]:
+    """Texts by name, the last of each, and files in their order. An empty text is none."""
     texts: dict[str, str] = {}
     files = []
     for name, value in form.multi_items():
@@ -178,7 +185,6 @@ async def parts(request: Request, raw: bytes, limits: Limits) -> tuple[dict[str,
             if (value.size or 0) > limits.picture_bytes:
                 raise Problem(413, f"a file is larger than {limits.picture_bytes} bytes", code="picture_too_large")
             files.append(File(name, await value.read()))
-        else:
+        elif value:
             texts[name] = value
-    await form.close()
     return texts, files

@@ -80,6 +80,11 @@ class Guard:
 
         Raises Problem."""
         settings = self._gateway.settings
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size + len(scope.get("raw_path", b"")) + len(scope["query_string"]) > settings.limits.header_bytes:
+            raise Problem(431, f"more than {settings.limits.header_bytes} bytes of headers", code="headers_too_large")
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise Problem(400, "this is no HTTP/1.1", code="invalid_http")
         if not SAFE_TARGET.fullmatch(scope.get("raw_path", b"").decode("latin-1")) or "//" in scope["path"]:
             raise Problem(400, "the path has characters that no route of this server has", code="invalid_path")
         host = check_host(headers, settings.hostnames)

@@ -62,7 +62,8 @@ class GuardedProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            headers = [("content-type", "application/json"), ("connection", "close"), *problem.headers.items()]
+            headers = [("content-type", "application/json"), ("content-length", str(len(problem.body())))]
+            headers += [("connection", "close"), *problem.headers.items()]
             reason = STATUS_PHRASES[problem.status]
             head = h11.Response(status_code=problem.status, headers=headers, reason=reason)
             for event in (head, h11.Data(data=problem.body()), h11.EndOfMessage()):
