@@ -1,12 +1,11 @@
 """Plans against what then happens: bytes that are allocated, and seconds of a warm picture, over many combinations.
 
     python benchmarks/plan_accuracy.py --folder FOLDER                 # on the CPU: narrow models and the embedded one
-    python benchmarks/plan_accuracy.py --folder FOLDER --full          # on a GPU: models of real widths
-    python benchmarks/plan_accuracy.py --folder FOLDER --markdown
+    python benchmarks/plan_accuracy.py --folder FOLDER --full --models embedded sd15 flux --seconds 220   # on a GPU
 
 Each model is warmed up first, at the sizes marked so; other sizes, batches and placements are then predicted from those
-measurements. A combination is generated three times with different prompts: the first fills memory, the quicker of the
-others counts. JSON lines come out, then a summary.
+measurements. A combination is generated with different prompts: the first picture fills memory, the quickest of the
+others counts. JSON lines come out, then a summary. RELIGHT_PRETEND holds the GPU to a card.
 """
 
 from __future__ import annotations
@@ -62,48 +61,51 @@ class Case:
         )
 
 
-SMALL = [
+MIXED = "te=ggml-cpu,diffusion=ggml-cpu,vae=openvino"
+EMBEDDED = [
     *(Case("embedded", side, 4, warmed=True, backend="ggml-cpu") for side in (128, 192, 256)),
-    *(Case("embedded", side, 4, backend="ggml-cpu") for side in (160, 224)),
-    *(Case("embedded", 128, steps, backend="ggml-cpu") for steps in (1, 8)),
+    Case("embedded", 160, 4, backend="ggml-cpu"),
+    Case("embedded", 128, 8, backend="ggml-cpu"),
     Case("embedded", 128, 4, batch=3, backend="ggml-cpu"),
-    Case("embedded", 256, 2, batch=2, backend="ggml-cpu"),
-    *(Case("sd15", side, 4, warmed=True, backend="te=ggml-cpu,diffusion=ggml-cpu,vae=openvino") for side in (128, 256)),
-    Case("sd15", 192, 4, backend="te=ggml-cpu,diffusion=ggml-cpu,vae=openvino"),
-    Case("sd15", 256, 4, cfg=1, backend="te=ggml-cpu,diffusion=ggml-cpu,vae=openvino"),
-    Case("sd15", 128, 8, batch=2, backend="te=ggml-cpu,diffusion=ggml-cpu,vae=openvino"),
-    Case("sd15", 128, 4, backend="ggml-cpu"),
-    Case("sd15", 192, 4, cfg=1, backend="ggml-cpu"),
-    Case("sd15", 256, 6, backend="ggml-cpu"),
-    Case("sd15", 256, 2, batch=2, backend="te=ggml-cpu,diffusion=openvino,vae=openvino"),
-    Case("sdxl", 128, 4, warmed=True, backend="te=ggml-cpu,diffusion=ggml-cpu,vae=openvino"),
-    Case("sdxl", 192, 4, cfg=1, backend="te=ggml-cpu,diffusion=ggml-cpu,vae=openvino"),
-    Case("sdxl", 128, 6, batch=2, backend="te=ggml-cpu,diffusion=ggml-cpu,vae=openvino"),
-    Case("sdxl", 128, 4, backend="ggml-cpu"),
+    Case("embedded", 192, 2, batch=2, backend="ggml-cpu"),
+]
+SMALL = [
+    *EMBEDDED,
+    *(Case("sd15", side, 4, warmed=True, backend=MIXED) for side in (64, 128)),
+    Case("sd15", 96, 4, backend=MIXED),
+    Case("sd15", 128, 4, cfg=1, backend=MIXED),
+    Case("sd15", 64, 8, batch=2, backend=MIXED),
+    Case("sd15", 64, 4, backend="ggml-cpu"),
+    Case("sd15", 96, 4, cfg=1, backend="ggml-cpu"),
+    Case("sd15", 128, 6, backend="ggml-cpu"),
+    Case("sd15", 64, 2, batch=3, backend="ggml-cpu"),
+    Case("sdxl", 64, 4, warmed=True, backend=MIXED),
+    Case("sdxl", 96, 4, cfg=1, backend=MIXED),
+    Case("sdxl", 64, 6, batch=2, backend=MIXED),
+    Case("sdxl", 64, 4, backend="ggml-cpu"),
+    Case("sdxl", 128, 2, backend="ggml-cpu"),
 ]
 LARGE = [
-    *(Case("flux", side, 4, warmed=True) for side in (512, 1024)),
-    Case("flux", 768, 4),
-    Case("flux", 512, 2, batch=2),
-    Case("flux", 512, 4, backend="vae=cpu"),
-    Case("flux", 1024, 4, backend="te=cpu"),
-    Case("flux", 768, 4, backend="modulation=vulkan0,diffusion=vulkan0"),
+    *EMBEDDED,
     Case("sd15", 512, 20, warmed=True),
     Case("sd15", 768, 10, warmed=True),
     Case("sd15", 640, 10),
     Case("sd15", 512, 20, cfg=1),
     Case("sd15", 512, 10, batch=4),
+    Case("sd15", 768, 10, cfg=1),
     Case("sd15", 512, 20, backend="te=cpu"),
     Case("sd15", 512, 20, backend="vae=cpu"),
-    Case("sd15", 768, 10, cfg=1),
-    Case("sd15", 768, 10, batch=2),
-    Case("sdxl", 1024, 10, warmed=True),
+    Case("flux", 512, 4, warmed=True),
+    Case("flux", 1024, 2, warmed=True),
+    Case("flux", 768, 2),
+    Case("flux", 512, 2, batch=2),
+    Case("flux", 512, 4, backend="te=cpu"),
+    Case("flux", 512, 4, backend="vae=cpu"),
+    Case("sdxl", 1024, 5, warmed=True),
     Case("sdxl", 512, 10, warmed=True),
-    Case("sdxl", 768, 10),
-    Case("sdxl", 1024, 10, cfg=1),
-    Case("sdxl", 512, 4, cfg=1, batch=2),
-    Case("sdxl", 512, 10, backend="vae=cpu"),
-    Case("sdxl", 512, 10, backend="te=cpu"),
+    Case("sdxl", 768, 5),
+    Case("sdxl", 1024, 5, cfg=1),
+    Case("sdxl", 512, 4, batch=2),
 ]
 
 
@@ -114,6 +116,8 @@ def main() -> None:
     p.add_argument("--models", nargs="+", choices=["embedded", "flux", "sd15", "sdxl"])
     p.add_argument("--t5-layers", type=int, default=4, help="of FLUX.1 with --full (24 is real, and 9.5 GB)")
     p.add_argument("--device", metavar="NAME", help="a GPU by name, such as a software one")
+    p.add_argument("--rounds", type=int, default=2, help="pictures of each combination (default 2)")
+    p.add_argument("--seconds", type=float, default=float("inf"), help="begin no other combination after so many")
     p.add_argument("--markdown", action="store_true", help="a table at the end")
     a = p.parse_args()
     os.environ["XDG_CACHE_HOME"] = str(a.folder / "cache")
@@ -124,6 +128,7 @@ def main() -> None:
 
 
 def compare(a: argparse.Namespace, cases: list[Case]) -> Iterator[dict[str, Any]]:
+    started = time.perf_counter()
     for model in dict.fromkeys(case.model for case in cases):
         path = str(model_file(a, model))
         mine = [case for case in cases if case.model == model]
@@ -134,7 +139,8 @@ def compare(a: argparse.Namespace, cases: list[Case]) -> Iterator[dict[str, Any]
             )
             with Pipeline(models.model_files(path, {}), settings) as pipeline:
                 for case in (case for case in mine if case.backend == backend):
-                    yield one(pipeline, path, case, a.device)
+                    if time.perf_counter() - started < a.seconds:
+                        yield one(pipeline, path, case, a)
 
 
 def model_file(a: argparse.Namespace, model: str) -> Path:
@@ -153,9 +159,13 @@ def model_file(a: argparse.Namespace, model: str) -> Path:
     return made
 
 
+def note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def warm(cases: list[Case], path: str, device: str | None) -> None:
     there, _ = machine_for(None, None, None, None, device)
-    warmup = Warmup(there, pretended(os.environ), tell=lambda line: print(line, file=sys.stderr), longest_run_s=2.0)
+    warmup = Warmup(there, pretended(os.environ), tell=note, longest_run_s=1.5, runs=3, submissions=False)
     for case in cases:
         started = time.perf_counter()
         warmed = warmup.warm(models.model_files(path, {}), case.request)
@@ -171,10 +181,10 @@ def warm(cases: list[Case], path: str, device: str | None) -> None:
         )
 
 
-def one(pipeline: Pipeline, path: str, case: Case, device: str | None) -> dict[str, Any]:
+def one(pipeline: Pipeline, path: str, case: Case, a: argparse.Namespace) -> dict[str, Any]:
     """Predicted and measured bytes and seconds of one combination."""
-    plan = planned(path, case, device)
-    reports = [pipeline.generate(replace(case.request, prompt=prompt)).report for prompt in PROMPTS[:3]]
+    plan = planned(path, case, a.device)
+    reports = [pipeline.generate(replace(case.request, prompt=prompt)).report for prompt in PROMPTS[: a.rounds]]
     warm = min(reports[1:], key=lambda report: report["seconds"]["total"])
     executor = plan.components[-2].part.executor
     used = reports[-1]["devices"].get(executor, {})

@@ -67,7 +67,8 @@ class Warmed:
 @dataclass(eq=False)
 class Warmup:
     """One machine. `where` is the folder of the tables; `runs` of each way at most, besides the first; alternatives
-    estimated at more than `longest_run_s` a run are left out; `again` times what is known, too."""
+    estimated at more than `longest_run_s` a run are left out; `again` times what is known, too; `submissions`: also how
+    many operations a submission should have."""
 
     machine: Machine
     profile: Profile | None = None
@@ -77,6 +78,7 @@ class Warmup:
     again: bool = False
     longest_run_s: float = LONGEST_RUN_S
     runs: int = RUNS
+    submissions: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def tables(self) -> Tuned:
@@ -180,7 +182,8 @@ class Warmup:
     def _time_submissions(self, files: ModelFiles, chooser: Chooser, tuned: Tuned) -> None:
         """The most operations a submission that no driver takes for a hang, if more are quicker."""
         gpu, table = self.machine.gpu, tuned.gpu
-        if gpu is None or table is None or (table.submit is not None and not self.again):
+        known = table is not None and table.submit is not None and not self.again
+        if gpu is None or table is None or known or not self.submissions:
             return
         network = tuned.network("diffusion")
         assert network is not None
