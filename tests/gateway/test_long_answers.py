@@ -18,6 +18,7 @@ from openai import OpenAI
 from gateway.fake_node import FakeNode
 from gateway.serving import Served, serving
 from relight.gateway.node import Check, Health, JobError, Ready
+from relight.gateway.settings import Limits
 
 CHAT = {"model": "talker", "messages": [{"role": "user", "content": "one two three"}]}
 IMAGE = {"model": "painter", "prompt": "x", "steps": 3}
@@ -176,6 +177,28 @@ def test_whoever_leaves_ends_what_nobody_else_waits_for(held: Served) -> None:
     assert {each.view.state for each in held.node.jobs_by_id.values()} == {"cancelled"}
 
 
+def test_a_request_repeated_after_its_end_is_worked_on_again(held: Served) -> None:
+    for path, body in (("/v1/images/generations", IMAGE), ("/v1/chat/completions", CHAT)):
+        connection = raw(held, path, body)
+        held.until(lambda: bool(held.node.watching or held.node.talking), "work")
+        connection.close()
+        held.until(held.idle, "the work's end")
+        release(held)
+        headers = {**RETRY, "Content-Type": "application/json"}
+        answer = httpx2.post(held.url + path, content=json.dumps(body).encode(), headers=headers)
+        assert answer.status_code == 200, answer.text
+        held.node.hold = held.do(asyncio.Event)
+
+
+def test_a_client_that_reads_nothing_has_left() -> None:
+    node = FakeNode()
+    with serving(node, limits=Limits(write_s=0.2)) as served:
+        said = {"messages": [{"role": "user", "content": "word " * 100_000}], "stream": True}
+        with raw(served, "/v1/chat/completions", said):
+            served.until(lambda: node.talking == 1, "a chat")
+            served.until(served.idle, "its end")
+
+
 def test_a_submitted_job_goes_on_without_those_who_watch(held: Served) -> None:
     job = httpx2.post(f"{held.url}/api/jobs", json={"request": {"prompt": "x"}}).json()["id"]
     connection = socket.create_connection(("127.0.0.1", held.port))
@@ -228,7 +251,7 @@ def test_events_tell_a_job_from_its_queue_to_its_end_and_again_only_what_is_new(
 
 def test_cancelling_ends_the_wait_with_a_status_nobody_repeats(held: Served) -> None:
     connection = raw(held, "/v1/images/generations", {**IMAGE, "stream": True})
-    held.until(lambda: bool(held.node.running()), "a job")
+    read_until(connection, b": ping\n\n")
     (job,) = held.node.running()
     assert httpx2.delete(f"{held.url}/api/jobs/{job.view.id}").json()["state"] == "cancelled"
     assert b'"code":"cancelled"' in read_until(connection, b"\r\n0\r\n\r\n")
@@ -238,8 +261,9 @@ def test_cancelling_ends_the_wait_with_a_status_nobody_repeats(held: Served) -> 
 def test_stopping_refuses_new_work_at_once_and_ends_streams_with_an_error(held: Served) -> None:
     stream = raw(held, "/v1/chat/completions", {**CHAT, "stream": True})
     image = raw(held, "/v1/images/generations", {**IMAGE, "stream": True})
+    whole = raw(held, "/v1/chat/completions", CHAT)
     read_until(stream, b"data: ")
-    held.until(lambda: held.node.watching == 1, "a waiting client")
+    held.until(lambda: held.node.watching == 1 and held.node.talking == 2, "waiting clients")
     held.server.stop()
     held.until(lambda: held.app.gateway.stopping, "stopping", 0.1)
     for method, path, body in (("GET", "/readyz", None), ("POST", "/v1/chat/completions", CHAT)):
@@ -250,7 +274,8 @@ def test_stopping_refuses_new_work_at_once_and_ends_streams_with_an_error(held: 
     assert b'"code":"stopping"' in read_until(stream, b"\r\n0\r\n\r\n")
     assert b'"code":"stopping"' in read_until(image, b"\r\n0\r\n\r\n")
     assert [each.view.state for each in held.node.jobs_by_id.values()] == ["running"], "jobs are durable and go on"
-    for connection in (stream, image):
+    assert b'"code": "stopping"' in read_until(whole, b"}}")
+    for connection in (stream, image, whole):
         connection.close()
 
 
@@ -288,8 +313,6 @@ def test_a_node_that_is_not_ready_says_when(held: Served) -> None:
 
 
 def test_a_head_and_a_body_that_do_not_come_are_not_waited_for() -> None:
-    from relight.gateway.settings import Limits
-
     with serving(limits=Limits(header_s=0.1, body_s=0.1)) as served:
         for sent in (b"", b"GET /readyz HTTP/1.1\r\nHost: loc"):
             with socket.create_connection(("127.0.0.1", served.port), timeout=5) as connection:
@@ -302,8 +325,6 @@ def test_a_head_and_a_body_that_do_not_come_are_not_waited_for() -> None:
 
 
 def test_one_address_has_only_so_many_connections() -> None:
-    from relight.gateway.settings import Limits
-
     with serving(limits=Limits(connections_per_peer=3)) as served, contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))

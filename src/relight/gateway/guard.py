@@ -219,7 +219,11 @@ class Watched:
             message = {**message, "headers": headers}
         else:
             self.size += len(message.get("body", b""))
-        await self._send(message)
+        try:
+            async with asyncio.timeout(self._gateway.settings.limits.write_s):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientGone from None
 
     def log(self) -> None:
         """No path, query or header of the client's: they may hold anything."""

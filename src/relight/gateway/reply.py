@@ -71,11 +71,11 @@ class Long:
         """True when the task is done, False for a sign of life. Raises ClientGone, or Problem when all must end."""
         pause = self._settings.ping_s if self.begun else self._settings.patience_s
         done, _ = await asyncio.wait({task, self._gone, self._end}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-        if task in done:
+        if task in done and not task.cancelled():
             return True
         if self._gone in done:
             raise ClientGone
-        if self._end in done:
+        if task in done or self._end in done:  # nothing but the server's end cancels what somebody waits for
             raise stopping_problem()
         return False
 

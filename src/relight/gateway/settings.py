@@ -33,6 +33,8 @@ class Limits:
     prompt_chars: int = 2_000_000
     body_s: float = 60.0
     header_s: float = 15.0
+    write_s: float = 120.0
+    """A client that takes nothing for so long has left."""
     header_bytes: int = 32 * 1024
     at_once: int = 512
     """Requests in the works; more are answered 503."""

@@ -57,7 +57,7 @@ class Shared[T]:
 
         Raises KeyConflict where the key was used for another request."""
         work = self._works.get(key) if join else None
-        if work is None or work.task.cancelled():
+        if work is None or work.task.cancelled() or work.task.cancelling():
             work = self._start(key, digest, make, self._remember_s if remember_s is None else remember_s)
         elif work.digest != digest:
             raise KeyConflict("Idempotency-Key: it was used for another request; take a new one")

@@ -72,7 +72,9 @@ class ImageRun:
         """The job of this request, or the one of the request that it repeats."""
         if self._call.repeated and (known := self._holds.recent(self._key)):
             try:
-                return await self._node.job(known)
+                job = await self._node.job(known)
+                if job.state != "cancelled":  # as its client's leaving may have done
+                    return job
             except JobNotFound:
                 self._holds.forget(self._key)
         submitting = asyncio.create_task(
