@@ -32,7 +32,7 @@ def test_retry_after_is_what_clients_obey(asked: float, told: str) -> None:
 
 
 def test_paths_lose_their_folders_and_nothing_else_does() -> None:
-    assert without_folders("/home/ann/models/a.gguf: 5/8 of C:\\x\\y\\b.gguf") == "a.gguf: 5/8 of b.gguf"
+    assert without_folders("/data/ann/models/a.gguf: 5/8 of C:\\x\\y\\b.gguf") == "a.gguf: 5/8 of b.gguf"
     assert without_folders("see https://page.example/a") != ""
 
 
