@@ -28,6 +28,13 @@ def adapters(folder: Path, kind: str, names: tuple[str, ...], source: ArraySourc
     return combine(list(zip(map(open_lora, paths), STRENGTHS, strict=False)), kind, source)
 
 
+@pytest.fixture(autouse=True)
+def quick(executor: Executor) -> None:
+    """lavapipe compiles these networks' kernels for a minute each; tests/ops has LoRA's operations there."""
+    if is_lavapipe(executor):
+        pytest.skip("lavapipe would compile for minutes")
+
+
 def run(executor: Executor, graph: Graph, loads: list[LoadedWeights], inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     attention = "chunked" if is_lavapipe(executor) else "auto"
     program = executor.compile(graph, loads, CompileOptions(precision="f32", attention=attention))
