@@ -7,6 +7,9 @@ import random
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from relight.errors import JobNotFound, RequestError
@@ -17,7 +20,7 @@ from relight.jobs.events import Event, Previewed
 from relight.jobs.fleet import EngineSettings
 from relight.ledger import Job, Ledger, NewJob
 from relight.llm.asks import EmbedAsk, LoadSettings
-from relight.llm.client import Llm
+from relight.llm.client import Answer, Llm
 from relight.node import asks, views
 from relight.node.card import Card
 from relight.node.health import Health
@@ -25,9 +28,12 @@ from relight.node.hub import Hub
 from relight.node.pictures import KIND, PictureLine
 from relight.node.registry import Registry
 from relight.node.shelf import PipelineShelf
+from relight.node.spoken import spoken
 from relight.node.talk import NAME, Talk
 
 TIDY_S = 30.0
+CLERKS, EMBEDDINGS = 4, 8
+"""Threads that ask the ledger, and that wait for embeddings."""
 
 
 class RelightNode:
@@ -54,6 +60,8 @@ class RelightNode:
             card.join(NAME, self.talk)
         self.lives, self.pace, self.hub = views.Lives(), views.Pace(), Hub[gateway.JobEvent]()
         self.line = PictureLine(ledger, self.shelf, card=card, tell=self._told)
+        self._clerks = ThreadPoolExecutor(CLERKS, "ledger")
+        self._embedding = ThreadPoolExecutor(EMBEDDINGS, "embedding")
         self._stopping = threading.Event()
         self._unwatch = ledger.watch(None, self._changed)
         self._tidy = threading.Thread(target=self._tidy_up, name="tidy", daemon=True)
@@ -70,6 +78,8 @@ class RelightNode:
         self.shelf.leave()
         self.talk.close()
         self.health_checks.close()
+        for pool in (self._clerks, self._embedding):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------------------------------------------ models
 
@@ -97,10 +107,14 @@ class RelightNode:
 
     # -------------------------------------------------------------------------------------------------------- jobs
 
+    async def _quickly[**P, T](self, ask: Callable[P, T], *of: P.args, **named: P.kwargs) -> T:
+        """Ask the ledger in a thread that never waits for a model or a device."""
+        return await asyncio.get_running_loop().run_in_executor(self._clerks, partial(ask, *of, **named))
+
     async def submit_image(
         self, model: str, ask: gateway.ImageAsk, *, owner: str, key: str | None, join: bool, priority: int = 0
     ) -> gateway.JobView:
-        return await asyncio.to_thread(self._submit, model, ask, owner, key, join, priority)
+        return await self._quickly(self._submit, model, ask, owner, key, join, priority)
 
     def _submit(
         self, model: str, ask: gateway.ImageAsk, owner: str, key: str | None, join: bool, priority: int
@@ -126,30 +140,34 @@ class RelightNode:
         return self._view(self.ledger.submit(new, join=join))
 
     async def job(self, job_id: str) -> gateway.JobView:
-        return await asyncio.to_thread(lambda: self._view(self.ledger.get(job_id)))
+        return await self._quickly(lambda: self._view(self.ledger.get(job_id)))
 
     async def jobs(
         self, *, owner: str | None, states: Sequence[gateway.JobState] | None, limit: int, before: str | None
     ) -> Sequence[gateway.JobView]:
-        found = await asyncio.to_thread(
-            lambda: self.ledger.jobs(owner=owner, states=states, limit=limit, before=before)
-        )
-        return [self._view(job) for job in found]
+        def found() -> list[gateway.JobView]:
+            jobs = self.ledger.jobs(owner=owner, states=states, limit=limit, before=before)
+            return [self._view(job) for job in jobs]
+
+        return await self._quickly(found)
 
     async def cancel(self, job_id: str) -> gateway.JobView:
-        job = await asyncio.to_thread(self.ledger.cancel, job_id)
-        self.line.cancel(job_id)
-        return self._view(job)
+        def cancelled() -> gateway.JobView:
+            job = self.ledger.cancel(job_id)
+            self.line.cancel(job_id)
+            return self._view(job)
+
+        return await self._quickly(cancelled)
 
     async def result(self, job_id: str, index: int) -> tuple[bytes, str]:
-        return await asyncio.to_thread(self.ledger.result, job_id, index)
+        return await self._quickly(self.ledger.result, job_id, index)
 
     async def events(self, job_id: str) -> AsyncGenerator[gateway.JobEvent]:
         listening = self.hub.listen(job_id, lambda event: event.ended)
         following = asyncio.ensure_future(anext(listening))
         await asyncio.sleep(0)  # so that it listens before the job is looked at
         try:
-            first = self._event(await asyncio.to_thread(self.ledger.get, job_id), with_preview=True)
+            first = await self._quickly(lambda: self._event(self.ledger.get(job_id), with_preview=True))
             yield first
             while not first.ended:
                 try:
@@ -200,51 +218,21 @@ class RelightNode:
 
     async def chat(self, ask: gateway.ChatAsk) -> AsyncGenerator[gateway.ChatPiece]:
         wanted = asks.chat(ask)
-        async for piece in self._talk(ask.model, lambda llm: llm.chat(wanted)):
-            yield piece
+        async with aclosing(self._talk(ask.model, lambda llm: llm.chat(wanted))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def complete(self, ask: gateway.CompletionAsk) -> AsyncGenerator[gateway.ChatPiece]:
         wanted = asks.completion(ask)
-        async for piece in self._talk(ask.model, lambda llm: llm.complete(wanted)):
-            yield piece
+        async with aclosing(self._talk(ask.model, lambda llm: llm.complete(wanted))) as pieces:
+            async for piece in pieces:
+                yield piece
 
-    async def _talk(self, model: str, begin: Callable[[Llm], Any]) -> AsyncGenerator[gateway.ChatPiece]:
-        """Pieces from a thread of their own; when nobody listens any more, the answer is cancelled."""
+    async def _talk(self, model: str, begin: Callable[[Llm], Answer]) -> AsyncGenerator[gateway.ChatPiece]:
         path = self.registry.chat_file(model)
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any](256)
-        answers: list[Any] = []
-        left = threading.Event()
-
-        def put(item: Any) -> None:
-            if not left.is_set():
-                asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
-
-        def speak() -> None:
-            try:
-                with self.talk.use(model, path) as llm:
-                    answer = begin(llm)
-                    answers.append(answer)
-                    if left.is_set():
-                        answer.cancel()
-                    for piece in answer:
-                        put(asks.piece(piece))
-            except Exception as error:
-                put(error)
-            else:
-                put(None)
-
-        threading.Thread(target=speak, name="answer", daemon=True).start()
-        try:
-            while (item := await queue.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-        finally:
-            left.set()
-            for answer in answers:
-                answer.cancel()
-            while not queue.empty():
-                queue.get_nowait()
+        async with aclosing(spoken(lambda: self.talk.use(model, path), begin)) as pieces:
+            async for piece in pieces:
+                yield asks.piece(piece)
 
     async def embed(self, ask: gateway.EmbeddingAsk) -> gateway.Embeddings:
         path = self.registry.chat_file(ask.model)
@@ -254,7 +242,7 @@ class RelightNode:
                 vectors, tokens = llm.embed(EmbedAsk(texts=ask.inputs, dimensions=ask.dimensions))
             return gateway.Embeddings([[float(x) for x in row] for row in vectors], tokens)
 
-        return await asyncio.to_thread(embed)
+        return await asyncio.get_running_loop().run_in_executor(self._embedding, embed)
 
     # ------------------------------------------------------------------------------------------------- the machine
 

@@ -76,4 +76,4 @@ async def readyz(call: Call) -> Answer:
 
 
 async def metrics(call: Call) -> Answer:
-    return Response(call.gateway.metrics.text(), media_type=MEDIA_TYPE)
+    return Response(await asyncio.to_thread(call.gateway.metrics.text), media_type=MEDIA_TYPE)
