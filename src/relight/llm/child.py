@@ -26,6 +26,7 @@ from relight.llm.engine import Engine, layers_on_gpu
 from relight.llm.header import read_header
 from relight.llm.slots import Turn
 from relight.llm.states import States
+from relight.workers.priority import give_way
 from relight.workers.protocol import Message, receive, send
 
 log = logging.getLogger("relight.llm.child")
@@ -271,6 +272,7 @@ def on_log(level: int, text: str) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    give_way()
     logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
     incoming = sys.stdin.buffer
     outgoing: Any = os.fdopen(os.dup(1), "wb")

@@ -57,6 +57,7 @@ def serve(a: argparse.Namespace) -> None:
     from relight.gateway.keys import Keys, add_key, read_keys
     from relight.gateway.settings import GatewaySettings, Limits
     from relight.node.opened import data_folder, open_node
+    from relight.workers import priority
 
     flags = {
         place: value
@@ -88,6 +89,7 @@ def serve(a: argparse.Namespace) -> None:
         limits=Limits(json_bytes=ours.max_body, output_pixels=ours.max_pixels),
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.environ.setdefault(priority.VARIABLE, priority.SERVED)
     node, ledger = open_node(loaded)
     try:
         node.start()

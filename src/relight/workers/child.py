@@ -8,6 +8,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from relight.planner.profiles import submission_environment
 from relight.workers.components import NETWORKS
 from relight.workers.components.base import Component, Opening
 from relight.workers.components.place import Place
+from relight.workers.priority import give_way
 from relight.workers.protocol import Message, receive, send
 from relight.workers.ram import available_ram
 
@@ -191,8 +193,10 @@ class Child:
         there since the last such answer."""
         v = call.values
         component = self.components[v["component"]]
+        started = time.perf_counter()
         arrays = component.run(v["sizes"], call.arrays, v, self.progress(component.stage))
-        return {"component": component.report(), "device": used(component.place.executor)}, arrays
+        answer = {"component": component.report(), "device": used(component.place.executor)}
+        return answer | {"seconds": time.perf_counter() - started}, arrays
 
 
 def make_executor(name: str, threads: int | None, limit_bytes: int | None) -> Executor:
@@ -246,6 +250,7 @@ def used(executor: Executor) -> dict[str, int]:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    give_way()
     logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
     incoming = sys.stdin.buffer
     outgoing = os.fdopen(os.dup(1), "wb")
