@@ -100,6 +100,10 @@ class TextStage(ABC):
         """Raises RequestError for what cannot be understood. Tells of what is left out."""
 
     @abstractmethod
+    def encoder_sizes(self, run: Run, plan: TextPlan, encoder: str) -> dict[str, int]:
+        """What an encoder's graph depends on for these texts."""
+
+    @abstractmethod
     def encode(self, run: Run, plan: TextPlan, encoder: str) -> list[Arrays]:
         """What an encoder gives for each text."""
 
@@ -156,8 +160,11 @@ class FluxText(TextStage):
         texts = list(plan.texts)
         return self.with_cached(plan, {"clip_l": texts, "t5xxl": [[settled.text_tokens, text] for text in texts]})
 
+    def encoder_sizes(self, run: Run, plan: TextPlan, encoder: str) -> dict[str, int]:
+        return run.sizes(run.settled.passes[0])
+
     def encode(self, run: Run, plan: TextPlan, encoder: str) -> list[Arrays]:
-        sizes = run.sizes(run.settled.passes[0])
+        sizes = self.encoder_sizes(run, plan, encoder)
         run.load(encoder, sizes)
         tokens: list[FluxTokens] = [plan.inputs[text] for text in plan.texts]
         if encoder == "clip_l":
@@ -206,8 +213,11 @@ class ClipTexts(TextStage):
         asked = [[text, settled.clip_skip, used] for text in plan.texts]
         return self.with_cached(plan, dict.fromkeys(self.files.family.text, asked))
 
+    def encoder_sizes(self, run: Run, plan: TextPlan, encoder: str) -> dict[str, int]:
+        return self.sizes(run.settled, encoder, bool(plan.inputs["vectors"]))
+
     def encode(self, run: Run, plan: TextPlan, encoder: str) -> list[Arrays]:
-        sizes = self.sizes(run.settled, encoder, bool(plan.inputs["vectors"]))
+        sizes = self.encoder_sizes(run, plan, encoder)
         run.load(encoder, sizes)
         return [
             joined([self._chunk(run, plan, encoder, sizes, chunk) for chunk in plan.inputs["chunks"][text]])
