@@ -10,6 +10,7 @@ RelightError
 ├── ExecutorError
 │   ├── UnsupportedOp        op, shapes, executor, reason
 │   ├── OutOfDeviceMemory    asked, device, in use, limit
+│   ├── DeviceLost           the device computes no more in this process
 │   └── EngineMismatch       the ggml libraries are not the ones relight was written for
 ├── WorkerError
 │   └── WorkerLost           exit code or signal, last lines of its log
@@ -71,6 +72,10 @@ class OutOfDeviceMemory(ExecutorError):
     """A device allocation was refused, by the device or by the limit in force."""
 
 
+class DeviceLost(ExecutorError):
+    """The device or its library failed while it computed: what else this process asks of it would fail too."""
+
+
 class EngineMismatch(ExecutorError):
     """The ggml libraries found are not the version relight was written for."""
 
@@ -80,7 +85,12 @@ class WorkerError(RelightError):
 
 
 class WorkerLost(WorkerError):
-    """A worker process ended by itself: exit code or signal, likely cause, last lines of its log."""
+    """A worker process ended by itself, or hung and was ended: exit code or signal, likely cause, last lines of its
+    log. `bystander`: it ended under a call of somebody else than the one that this is raised to."""
+
+    def __init__(self, message: str, *, bystander: bool = False) -> None:
+        self.bystander = bystander
+        super().__init__(message)
 
 
 class OutputError(RelightError):

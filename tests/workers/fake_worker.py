@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from relight.errors import DoesNotFit
+from relight.errors import DeviceLost, DoesNotFit
 from relight.workers import child
 from relight.workers.child import Answer, Child
 from relight.workers.protocol import Message
@@ -44,11 +44,22 @@ class Fake(Child):
         """Report steps until cancelled, a thousandth of a second each."""
         report = self.progress("denoise")
         for done in range(call.values["total"]):
+            time.sleep(call.values.get("seconds", 0.001))
             report(done + 1, call.values["total"])
-            time.sleep(0.001)
         return {"done": call.values["total"]}, {}
 
+    def on_run(self, call: Message) -> Answer:
+        if call.values.get("hang"):
+            threading.Event().wait()
+        return {}, {}
+
+    def on_lose(self, call: Message) -> Answer:
+        raise DeviceLost("vulkan0: computing failed (failed)")
+
     def on_hang(self, call: Message) -> Answer:
+        """After some steps, where it is to make any."""
+        for done in range(call.values.get("steps", 0)):
+            self.progress("denoise")(done + 1, 9)
         threading.Event().wait()
         return {}, {}
 

@@ -90,6 +90,7 @@ def engine_settings(loaded: Loaded) -> EngineSettings:
         largest_tile=TILE_AT_MOST if settings.model_routing.decoder.tiling is True else None,
         conditioning_folder=cache_folder() if engine.prompt_cache else None,
         tuning=tables.folder(),
+        hang_s=engine.hang_seconds,
     )
 
 

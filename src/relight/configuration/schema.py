@@ -172,6 +172,9 @@ class Engine:
     )
     prompt_cache: bool = setting(True, Switch(), "keep what text encoders gave on disk", flag="--no-prompt-cache")
     checks: bool = setting(True, Switch(), "look at what came out", flag="--no-checks")
+    hang_seconds: float = setting(
+        60.0, Real(0, 1e6), "a worker that gives no sign for so long is ended; much longer for what is new; 0: never"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from relight.planner.profiles import Profile
 from relight.tuning import pipelines
 from relight.tuning.tuned import Tuned, here, signature
 from relight.weights.checkpoint import open_component
+from relight.workers.patience import DEFAULT_S
 from relight.workers.process import Event, Worker
 from relight.workers.protocol import Message
 from relight.workers.ram import available_ram
@@ -48,7 +49,8 @@ class EngineSettings:
     `gpu` is the card to use where components are not sent to one by name; `max_vram_share` what part of its memory may
     be filled. `budgets` bound single components, `largest_tile` the autoencoder's tiles in latent pixels.
     `conditioning_folder` keeps what text encoders gave, up to `conditioning_bytes`; None keeps nothing. `tuning` is the
-    folder of what `relight warm` measured; with it drivers keep their pipelines where that put them.
+    folder of what `relight warm` measured; with it drivers keep their pipelines where that put them. `hang_s` is how
+    long a worker may be silent (relight.workers.patience), 0 for ever.
     """
 
     backend: str | None = None
@@ -65,6 +67,7 @@ class EngineSettings:
     conditioning_folder: Path | None = None
     conditioning_bytes: int = DEFAULT_BYTES
     tuning: Path | None = None
+    hang_s: float = DEFAULT_S
 
     def environment(self, tuned: Mapping[str, str] | None = None) -> dict[str, str]:
         """Of the workers, where the user has not set it; `tuned` is what was found to be quicker."""
@@ -118,7 +121,8 @@ class Fleet:
         name = worker_name(device)
         self._check_open()
         if name not in self.workers:
-            self.workers[name] = Worker(name, self.settings.environment(self.tuned.environment if self.tuned else None))
+            environment = self.settings.environment(self.tuned.environment if self.tuned else None)
+            self.workers[name] = Worker(name, environment, hang_s=self.settings.hang_s)
             self.lanes[name] = ThreadPoolExecutor(1, thread_name_prefix=name)
         return self.workers[name]
 

@@ -50,7 +50,7 @@ class Health:
         if self._worker is None or not self._worker.alive:
             if self._worker is not None:
                 self._worker.close()
-            self._worker = Worker("health", self.engine.environment())
+            self._worker = Worker("health", self.engine.environment(), hang_s=self.engine.hang_s)
         return self._worker
 
     def close(self) -> None:

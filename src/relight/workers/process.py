@@ -5,58 +5,76 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 import relight.errors
-from relight.errors import RelightError, WorkerError, WorkerLost
+from relight.errors import DeviceLost, RelightError, WorkerError, WorkerLost
 from relight.workers.endings import how_it_ended, last_words
-from relight.workers.protocol import Message, receive, send
+from relight.workers.patience import DEFAULT_S, Doing, Patience, crowd, state_of
+from relight.workers.protocol import Message, packed, receive, write
 
 log = logging.getLogger("relight.workers")
 
 COMMAND = (sys.executable, "-u", "-P", "-m", "relight.workers.child")
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 2.0
+TICK_S = 1.0
+"""A worker's silence is counted in pieces of this length, so that what sleeps with the whole machine is not counted."""
 MAX_LINE_BYTES = 1 << 16
 Event = Callable[[dict[str, Any]], None]
 """Called with what an event says, arrays among the values."""
+NOBODY = object()
 
 
 class Worker:
-    """A child process that owns one device. `call` may be used from several threads; calls wait for one another."""
+    """A child process that owns one device. `call` may be used from several threads; calls wait for one another.
+
+    One that gives no sign for longer than its work may take (relight.workers.patience, by `hang_s`; 0: for ever) is
+    ended. One that even then does not end, because a driver keeps it in the kernel, is left behind.
+    """
 
     def __init__(
         self,
         name: str,
         environment: Mapping[str, str] | None = None,
         *,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] | None = None,
         start_deadline_s: float = START_DEADLINE_S,
+        hang_s: float = DEFAULT_S,
     ) -> None:
         """Raises WorkerError when it is not ready within the deadline, WorkerLost when it ends before."""
         self.name = name
         self._numbers = itertools.count(1)
         self._current: tuple[int, object] = (0, None)  # number and owner of the running call; 0 between calls
         self._lock = threading.Lock()
-        self._sending = threading.Lock()
         self._lines: deque[str] = deque(maxlen=200)
+        self._patience = Patience(hang_s)
+        self._culprit: object = NOBODY  # whose call it ended under
+        self._ending = ""  # and how
+        self._left_behind = False
+        self._messages: queue.SimpleQueue[Message | Exception | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Sequence[bytes | memoryview] | None] = queue.SimpleQueue()
         self._process = subprocess.Popen(
-            command,
+            command or COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=child_environment(os.environ, environment or {}),
         )
-        self._log_reader = threading.Thread(target=self._collect_log, daemon=True)
-        self._log_reader.start()
+        works = (self._collect_log, self._read, self._write)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in self._threads:
+            thread.start()
         try:
             self._wait_until_ready(start_deadline_s)
         except BaseException:
@@ -64,26 +82,15 @@ class Worker:
             raise
 
     def _wait_until_ready(self, deadline_s: float) -> None:
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            self._process.kill()
-
-        timer = threading.Timer(deadline_s, give_up)
-        timer.daemon = True
-        timer.start()
         try:
-            message = self._receive("start")
-        except WorkerLost as error:
-            if late.is_set():
-                raise WorkerError(
-                    f"worker {self.name} was not ready after {deadline_s:g} s; a driver that hangs or a very slow disk "
-                    "does that (--debug shows its log)"
-                ) from error
-            raise
-        finally:
-            timer.cancel()
+            message = self._messages.get(timeout=deadline_s)
+        except queue.Empty:
+            raise WorkerError(
+                f"worker {self.name} was not ready after {deadline_s:g} s; a driver that hangs or a very slow disk "
+                "does that (--debug shows its log)"
+            ) from None
+        if not isinstance(message, Message):
+            raise self._lost(message, "start", None)
         if message.kind != "ready":
             raise WorkerError(f"worker {self.name} began with {message.kind!r} instead of 'ready'")
 
@@ -93,7 +100,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return not self._left_behind and self._process.poll() is None
 
     def call(
         self,
@@ -108,15 +115,19 @@ class Worker:
         with self._lock:
             number = next(self._numbers)
             self._current = (number, owner)
+            given = dict(arrays or {})
+            doing = self._patience.begin(method, values or {}, given)
             try:
-                self._send(Message("call", number, {"method": method, **(values or {})}, dict(arrays or {})), method)
-                return self._answer(number, method, on_event)
+                self._outbox.put(packed(Message("call", number, {"method": method, **(values or {})}, given)))
+                answer = self._answer(number, doing, on_event, owner)
             finally:
                 self._current = (0, None)
+        self._patience.answered(method, values or {}, answer.values)
+        return answer
 
-    def _answer(self, number: int, method: str, on_event: Event | None) -> Message:
+    def _answer(self, number: int, doing: Doing, on_event: Event | None, owner: object) -> Message:
         while True:
-            message = self._receive(method)
+            message = self._receive(doing, owner)
             if message.call != number:
                 continue  # of an earlier call whose listener raised
             if message.kind == "event" and on_event:
@@ -128,57 +139,92 @@ class Worker:
             elif message.kind == "result":
                 return message
             elif message.kind == "error":
-                raise self._rebuilt(message.values, method)
+                raise self._rebuilt(message.values, doing.method, owner)
 
     def cancel(self, owner: object = None) -> None:
         """Ask the running call, if there is one (and it is `owner`'s), to stop at its next step or tile with
         JobCancelled."""
         number, whose = self._current
         if number and (owner is None or owner is whose):
+            self._outbox.put(packed(Message("cancel", number)))
+
+    def _receive(self, doing: Doing, owner: object) -> Message:
+        """The next message. Raises WorkerLost where the process has ended, or was silent for longer than it may be."""
+        silent = 0.0
+        while True:
+            began = time.monotonic()
             try:
-                self._send(Message("cancel", number), "cancel")
-            except WorkerLost:
-                log.debug("%s: was gone before it could be asked to stop", self.name)
+                message = self._messages.get(timeout=self._tick)
+            except queue.Empty:
+                # What is longer than a tick was no silence of the worker: the machine slept, or this process did.
+                silent += min(time.monotonic() - began, 2 * self._tick)
+                if self._patience.seconds:
+                    self._end_if_hung(doing, silent, owner)
+                continue
+            if not isinstance(message, Message):
+                raise self._lost(message, doing.method, owner)
+            doing.heard(silent + min(time.monotonic() - began, 2 * self._tick), message.values)
+            return message
 
-    def _send(self, message: Message, doing: str) -> None:
-        assert self._process.stdin is not None
-        try:
-            with self._sending:
-                send(self._process.stdin, message)
-        except (OSError, ValueError) as error:  # ValueError: the pipe was closed here
-            raise self._lost(doing) from error
+    @property
+    def _tick(self) -> float:
+        return min(TICK_S, self._patience.seconds / 4 or TICK_S)
 
-    def _receive(self, doing: str) -> Message:
-        assert self._process.stdout is not None
-        try:
-            message = receive(self._process.stdout)
-        except (ValueError, KeyError, TypeError) as error:
-            self._process.kill()
-            raise WorkerLost(f"worker {self.name} sent what is no message during {doing}: {error}") from error
-        if message is None:
-            raise self._lost(doing)
-        return message
+    def _end_if_hung(self, doing: Doing, silent: float, owner: object) -> None:
+        state = state_of(self.pid)
+        if silent < doing.allowed(stopped=state == "stopped") * crowd() or not self.alive:
+            return
+        self._end()
+        raise self._ended(
+            owner,
+            f"worker {self.name} gave no sign for {silent:.0f} s during {doing.words} and was ended (its process was "
+            f"{state or 'gone'}). A driver or a disk that hangs does that; on a machine that is only slow give it "
+            f"longer by engine.hang_seconds, now {self._patience.seconds:g}, or 0 for ever",
+        )
 
-    def _lost(self, doing: str) -> WorkerLost:
-        try:
-            code = self._process.wait(STOP_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._log_reader.join(STOP_DEADLINE_S)
-        last = last_words(list(self._lines))
-        said = f" [last words: {last}]" if last else ""
-        return WorkerLost(f"worker {self.name} ended during {doing} {how_it_ended(code)}{said}")
+    def _lost(self, instead: Exception | None, doing: str, owner: object) -> WorkerLost:
+        """What to raise for the end of the messages, or for what is none."""
+        self._messages.put(instead)  # for every later call
+        self._end(STOP_DEADLINE_S if instead is None else 0.0)
+        code = self._process.poll()
+        if instead is not None:
+            words = f"worker {self.name} sent what is no message during {doing}: {instead}"
+        elif code is None:
+            words = f"worker {self.name} does not end during {doing}: its driver hangs"
+        else:
+            last = last_words(list(self._lines))
+            words = f"worker {self.name} ended during {doing} {how_it_ended(code)}"
+            words += f" [last words: {last}]" if last else ""
+        return self._ended(owner, words)
 
-    def _rebuilt(self, values: Mapping[str, Any], method: str) -> Exception:
+    def _ended(self, owner: object, words: str) -> WorkerLost:
+        """How it ended and under whose call is settled once: calls that come later are told the same."""
+        if self._culprit is NOBODY:
+            self._culprit, self._ending = owner, words
+        return WorkerLost(self._ending, bystander=self._culprit is not owner)
+
+    def _rebuilt(self, values: Mapping[str, Any], method: str, owner: object) -> Exception:
         """The worker's error as the same class here; an unknown one as WorkerError with its traceback in the log."""
         kind = getattr(relight.errors, values["error"], None)
+        if kind is DeviceLost:
+            self._end()
+            return self._ended(owner, f"{values['message']} in {method}; worker {self.name} was ended, to begin anew")
         if isinstance(kind, type) and issubclass(kind, RelightError):
             return kind(values["message"])
         log.debug("%s: %s", self.name, values["traceback"])
         return WorkerError(
             f"worker {self.name} failed in {method}: {values['error']}: {values['message']} (--debug shows where)"
         )
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            while (message := receive(self._process.stdout)) is not None:
+                self._messages.put(message)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._messages.put(error)
+        else:
+            self._messages.put(None)
 
     def _collect_log(self) -> None:
         assert self._process.stderr is not None
@@ -188,31 +234,39 @@ class Worker:
                 self._lines.append(line)
                 log.debug("%s: %s", self.name, line)
 
+    def _write(self) -> None:
+        """Beside the calls: a process that is stopped does not read."""
+        assert self._process.stdin is not None
+        with suppress(OSError), self._process.stdin as stream:
+            while (pieces := self._outbox.get()) is not None:
+                write(stream, pieces)
+
     def close(self) -> None:
         """Let it go, and end it if it does not."""
-        self._close_pipe(self._process.stdin)
-        try:
-            self._process.wait(STOP_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._reap()
+        self._outbox.put(None)
+        self._end(STOP_DEADLINE_S)
 
     def kill(self) -> None:
         """End it at once, whatever it does. A call that waits for it gets WorkerLost."""
-        self._process.kill()
-        self._reap()
+        self._end()
 
-    def _reap(self) -> None:
-        self._process.wait()
-        self._log_reader.join(STOP_DEADLINE_S)
-        self._close_pipe(self._process.stdin)
-        self._close_pipe(self._process.stdout)
-
-    @staticmethod
-    def _close_pipe(pipe: IO[bytes] | None) -> None:
-        with suppress(OSError):  # what was not sent yet reaches nobody
-            if pipe is not None:
-                pipe.close()
+    def _end(self, grace_s: float = 0.0) -> None:
+        """Wait for its end, and bring it about after so many seconds."""
+        for deadline_s in (grace_s, STOP_DEADLINE_S):
+            try:
+                self._process.wait(deadline_s)
+                break
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        else:
+            self._left_behind = True
+            log.warning("worker %s (process %d) does not end: its driver hangs", self.name, self.pid)
+            return
+        self._outbox.put(None)
+        for thread in self._threads:
+            thread.join(STOP_DEADLINE_S)
+        if self._process.stdout is not None and not self._threads[1].is_alive():  # what is being read cannot be closed
+            self._process.stdout.close()
 
 
 def child_environment(ours: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -29,14 +30,22 @@ class Message:
 
 
 def send(stream: IO[bytes], message: Message) -> None:
+    write(stream, packed(message))
+
+
+def packed(message: Message) -> list[bytes | memoryview]:
+    """A message's bytes, those of its arrays where they lie. Raises TypeError or ValueError for what is no JSON."""
     arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
     layout = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
     header = json.dumps(
         {"kind": message.kind, "call": message.call, "values": message.values, "arrays": layout}
     ).encode()
-    stream.write(_LENGTH.pack(len(header)) + header)
-    for array in arrays.values():
-        stream.write(array.reshape(-1).view(np.uint8).data)
+    return [_LENGTH.pack(len(header)) + header, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
+
+
+def write(stream: IO[bytes], pieces: Sequence[bytes | memoryview]) -> None:
+    for piece in pieces:
+        stream.write(piece)
     stream.flush()
 
 

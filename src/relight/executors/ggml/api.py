@@ -145,4 +145,5 @@ DEVICE_CPU = 0
 ROPE_MROPE = 8
 SCALE_NEAREST = 0
 USAGE_WEIGHTS = 1
-STATUS = {-2: "allocation failed", -1: "failed", 0: "success", 1: "aborted"}
+NO_MEMORY = -2
+STATUS = {NO_MEMORY: "allocation failed", -1: "failed", 0: "success", 1: "aborted"}

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from relight.errors import ExecutorError, OutOfDeviceMemory, UnsupportedOp
+from relight.errors import DeviceLost, ExecutorError, OutOfDeviceMemory, UnsupportedOp
 from relight.executors.base import CompileOptions, MemoryUse, Progress, WeightSource, check_inputs, loaded_sets
 from relight.executors.cores import physical_cores
-from relight.executors.ggml.api import STATUS, ffi, text
+from relight.executors.ggml.api import NO_MEMORY, STATUS, ffi, text
 from relight.executors.ggml.devices import Device, find_device
 from relight.executors.ggml.lowering import DTYPES, OPS, Lowering, dimensions, node_bound
 from relight.executors.ggml.weights import GgmlWeights, placeholder
@@ -226,8 +226,10 @@ class GgmlProgram:
         started = time.perf_counter()
         status = self.base.ggml_backend_graph_compute(self._stream, self._build.graph)
         self.seconds = time.perf_counter() - started
+        if status == NO_MEMORY:
+            raise OutOfDeviceMemory(f"{self.device.name} had no memory left to compute with")
         if status != 0:
-            raise ExecutorError(f"{self.device.name}: computing failed ({STATUS.get(status, status)})")
+            raise DeviceLost(f"{self.device.name}: computing failed ({STATUS.get(status, status)})")
         results = {}
         for name, tensor in self._build.outputs.items():
             result = np.empty(self.recorded.outputs[name].shape, np.float32)
