@@ -72,15 +72,17 @@ class Reader:
 
     def position(self, job_id: str) -> int | None:
         """How many jobs are before this one, 0 for the next; None when it does not wait. Raises JobNotFound."""
-        with self._database.lock:
-            job = self.get(job_id)
-            if job.state != "queued":
-                return None
-            before = (
-                "SELECT COUNT(*) FROM jobs WHERE state = 'queued' "
-                "AND (priority > :priority OR (priority = :priority AND seq < :seq))"
-            )
-            return self._database.number(before, {"priority": job.priority, "seq": self._seq(job_id)})
+        sql = """
+            SELECT job.state, COUNT(other.seq) AS before FROM jobs AS job
+            LEFT JOIN jobs AS other ON job.state = 'queued' AND other.state = 'queued'
+                AND (other.priority > job.priority OR (other.priority = job.priority AND other.seq < job.seq))
+            WHERE job.id = :job
+            GROUP BY job.seq
+        """
+        rows = self._database.rows(sql, {"job": job_id})
+        if not rows:
+            raise _not_found(job_id)
+        return int(rows[0]["before"]) if rows[0]["state"] == "queued" else None
 
     def input(self, job_id: str, name: str) -> bytes:
         """Raises JobNotFound, also for a name it has no input of, or LedgerDamaged."""

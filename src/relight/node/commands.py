@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,8 @@ from relight.errors import ConfigError, RelightError
 
 KEY_VARIABLE, URL_VARIABLE = "RELIGHT_API_KEY", "RELIGHT_URL"
 USUAL_URL = "http://127.0.0.1:8188"
+SWITCH_S = 0.0005
+"""A thread that comes back from the database or a pipe waits this long for one that computes, not Python's 5 ms."""
 
 
 def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
@@ -90,6 +93,7 @@ def serve(a: argparse.Namespace) -> None:
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault(priority.VARIABLE, priority.SERVED)
+    sys.setswitchinterval(SWITCH_S)
     node, ledger = open_node(loaded)
     try:
         node.start()
