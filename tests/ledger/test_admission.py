@@ -37,6 +37,29 @@ def test_a_full_queue_says_when_the_running_job_makes_room(tmp_path: Path, clock
         assert len(ledger.jobs()) == 3
 
 
+def test_room_is_made_by_the_job_begun_last_and_not_sooner_than_in_a_part_of_its_time(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    with open_ledger(tmp_path, clock, Limits(queued=1)) as ledger:
+        for i in range(2):
+            ledger.submit(new_job(str(i), predicted_seconds=30))
+            claim(ledger)
+            clock.advance(10)
+        ledger.submit(new_job("waits", predicted_seconds=30))
+        assert refused(ledger, "a") == 20
+        clock.advance(60)
+        assert refused(ledger, "b") == 6
+
+
+def test_what_waits_can_be_predicted_anew(tmp_path: Path, clock: HandClock) -> None:
+    with open_ledger(tmp_path, clock, Limits(queued=3)) as ledger:
+        jobs = [ledger.submit(new_job(str(i), predicted_seconds=30)) for i in range(3)]
+        ledger.predict(lambda job: 2.0)
+        assert [ledger.get(job.id).predicted_seconds for job in jobs] == [2.0] * 3
+        assert ledger.usage().queued_seconds == 6.0
+        assert [refused(ledger, f"client {i}") for i in range(4)] == [1, 2, 4, 6]
+
+
 def test_predicted_seconds_are_a_limit_of_their_own(tmp_path: Path, clock: HandClock) -> None:
     with open_ledger(tmp_path, clock, Limits(queued_seconds=100)) as ledger:
         ledger.submit(new_job("a", predicted_seconds=90))

@@ -43,29 +43,47 @@ def running(since_s: float) -> Job:
 def test_nothing_is_known_at_first_and_then_the_mean_of_what_was() -> None:
     pace = Pace()
     assert pace.expected("a") == ROUGH_S
-    pace.took("a", 10)
-    pace.took("a", 20)
+    pace.took("a", 10, 100)
+    pace.took("a", 20, 200)
     assert pace.expected("a") == 15 and pace.expected("another") == 15
-    for _ in range(Pace.KEPT):
-        pace.took("a", 40)
+    for number in range(Pace.KEPT):
+        pace.took("a", 40, 300 + 100 * number)
     assert pace.expected("a") == 40, "old ones are forgotten"
+
+
+def test_pictures_that_are_made_side_by_side_are_apart_by_less_than_they_take() -> None:
+    pace = Pace()
+    assert pace.apart("a") == ROUGH_S
+    for ended in (100, 110, 120, 130):
+        pace.took("a", 30, ended)
+    assert pace.expected("a") == 30 and pace.apart("a") == (30 + 3 * 10) / 4
+    for number in range(Pace.KEPT):
+        pace.took("a", 20, 1000 * (number + 1))
+    assert pace.apart("a") == 20, "one that was alone took all of its time"
+
+
+def test_a_prediction_is_wrong_where_pictures_turned_out_otherwise() -> None:
+    pace = Pace()
+    pace.took(kind_of(QUEUED), 10, 100)
+    assert pace.wrong(replace(QUEUED, predicted_seconds=ROUGH_S)) and pace.wrong(replace(QUEUED, predicted_seconds=5))
+    assert not pace.wrong(replace(QUEUED, predicted_seconds=11))
 
 
 def test_one_that_waits_needs_what_is_ahead_of_it_too() -> None:
     pace = Pace()
-    pace.took(kind_of(QUEUED), 10)
+    pace.took(kind_of(QUEUED), 10, 100)
     assert seconds_left(QUEUED, Live(), 25.0, pace) == 35.0
 
 
 def test_one_that_runs_needs_its_steps_that_are_left_and_the_decode() -> None:
     pace, live = Pace(), Live(stage="denoise", step=4, of=10, step_seconds=[9.0, 2.0, 2.0, 2.0])
-    pace.took(kind_of(QUEUED), 20)
+    pace.took(kind_of(QUEUED), 20, 100)
     assert seconds_left(running(8), live, 0.0, pace) == pytest.approx(6 * 2.0 + DECODE_SHARE * 20)
 
 
 def test_one_before_its_first_step_needs_what_others_took_less_its_time_so_far() -> None:
     pace = Pace()
-    pace.took(kind_of(QUEUED), 20)
+    pace.took(kind_of(QUEUED), 20, 100)
     assert seconds_left(running(5), Live(), 0.0, pace) == pytest.approx(15, abs=0.5)
     assert seconds_left(running(50), Live(), 0.0, pace) == 1.0
 

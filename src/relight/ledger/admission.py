@@ -22,12 +22,12 @@ MOST_PROMISES = 4096
 
 @dataclass(frozen=True)
 class Load:
-    """What waits, and `first_end_s`, the predicted seconds until a running job makes room."""
+    """What waits, and `next_begin_s`, the predicted seconds until one of it is begun."""
 
     queued: int
     seconds: float
     input_bytes: int
-    first_end_s: float
+    next_begin_s: float
 
 
 @dataclass(frozen=True)
@@ -91,4 +91,4 @@ class Admission:
         """Jobs leave the queue one by one: the first when a running one ends, then each after a mean job's time."""
         mean_s = load.seconds / load.queued if load.queued else 0.0
         too_many = max(0, jobs - self._limits.queued - 1)
-        return max(load.first_end_s + too_many * mean_s, seconds - self._limits.queued_seconds)
+        return max(load.next_begin_s + too_many * mean_s, seconds - self._limits.queued_seconds)

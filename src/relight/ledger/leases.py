@@ -13,6 +13,8 @@ from typing import Any
 from relight.ledger.clock import Clock
 from relight.ledger.records import Attempt, Job
 
+OVERDUE = 0.2
+"""Of the predicted time: what a job is expected to take yet that is about to end or should have."""
 SAVE_EVERY_S = 1.0
 """Progress goes to the disk this often at most; a crash forgets what came after."""
 
@@ -77,9 +79,12 @@ class Leases:
         with self._lock:
             return {job_id: x.number for job_id, x in self._leases.items() if now - x.heard > self._lease_s}
 
-    def first_end_s(self) -> float:
-        """Predicted seconds until the first of the running attempts ends; 0 where none runs."""
+    def next_begin_s(self) -> float:
+        """Predicted seconds until a waiting job is begun, which is when a running one ends: predictions are of one job
+        after the other, so they count from the one begun last. 0 where none runs."""
         now = self._clock.monotonic()
         with self._lock:
-            left = [lease.predicted_seconds - (now - lease.begun) for lease in self._leases.values()]
-        return max(0.0, min(left, default=0.0))
+            newest = max(self._leases.values(), key=lambda lease: lease.begun, default=None)
+        if newest is None:
+            return 0.0
+        return max(OVERDUE * newest.predicted_seconds, newest.predicted_seconds - (now - newest.begun))

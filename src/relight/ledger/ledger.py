@@ -95,6 +95,14 @@ class Ledger(Reader):
         """End a job that waits or runs; one that has ended stays as it is. Raises JobNotFound."""
         return self._end(job_id, None, "cancelled", {}, states=IN_FLIGHT) or self.get(job_id)
 
+    def predict(self, seconds: Callable[[Job], float]) -> None:
+        """Predict anew how long the waiting jobs take: what refused clients are told comes of it."""
+        with self._change():
+            for job in self._jobs(self._database.rows("SELECT * FROM jobs WHERE state = 'queued'")):
+                values = {"id": job.id, "seconds": float(seconds(job))}
+                if values["seconds"] != job.predicted_seconds:
+                    self._database.rows("UPDATE jobs SET predicted_seconds = :seconds WHERE id = :id", values)
+
     def watch(self, job_id: str | None, listener: Listener) -> Callable[[], None]:
         """Tell `listener` of every change of a job, or of all, in order; returns how to stop.
 
@@ -121,10 +129,12 @@ class Ledger(Reader):
 
     # ---------------------------------------------------------------------------------------------------- workers
 
-    def claim(self, kinds: Collection[str], worker: str) -> Attempt | None:
-        """Begin the next job of these kinds, by priority, then by age; None where none waits."""
+    def claim(self, kinds: Collection[str], worker: str, *, without: Collection[str] = ()) -> Attempt | None:
+        """Begin the next job of these kinds, by priority, then by age; None where none waits. Those of the models
+        `without` are left waiting."""
         self.expire()
         values: dict[str, object] = {f"kind{i}": kind for i, kind in enumerate(kinds)}
+        values |= {f"model{i}": model for i, model in enumerate(without)}
         with self._change() as changed:
             values |= {"worker": worker, "now": self._stamps.next()}
             rows = self._database.rows(
@@ -134,6 +144,7 @@ class Ledger(Reader):
                 WHERE seq = (
                     SELECT seq FROM jobs
                     WHERE state = 'queued' AND kind IN ({", ".join(f":kind{i}" for i in range(len(kinds)))})
+                        AND model NOT IN ({", ".join(f":model{i}" for i in range(len(without)))})
                     ORDER BY priority DESC, seq LIMIT 1
                 )
                 RETURNING *
@@ -356,7 +367,7 @@ class Ledger(Reader):
             "SELECT COUNT(*) AS jobs, SUM(predicted_seconds) AS s, SUM(input_bytes) AS b "
             "FROM jobs WHERE state = 'queued'"
         )
-        return Load(row["jobs"], row["s"] or 0.0, row["b"] or 0, self._leases.first_end_s())
+        return Load(row["jobs"], row["s"] or 0.0, row["b"] or 0, self._leases.next_begin_s())
 
     def _check_room(self) -> None:
         with naming(self.folder):

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,9 @@ from relight.node.spoken import spoken
 from relight.node.talk import NAME, Talk
 
 TIDY_S = 30.0
+FINISHED: tuple[gateway.JobState, ...] = ("finished",)
+LEARNT = 64
+"""Pictures of the time before the start from which the pace is known."""
 CLERKS, EMBEDDINGS = 4, 8
 """Threads that ask the ledger, and that wait for embeddings."""
 
@@ -67,6 +71,8 @@ class RelightNode:
         self._tidy = threading.Thread(target=self._tidy_up, name="tidy", daemon=True)
 
     def start(self) -> None:
+        for job in reversed(self.ledger.jobs(states=FINISHED, limit=LEARNT)):
+            self._learn(job)
         self.line.start()
         self._tidy.start()
 
@@ -135,8 +141,8 @@ class RelightNode:
             owner=owner,
             priority=priority,
             key=key,
-            predicted_seconds=self.pace.expected(None),
         )
+        new = replace(new, predicted_seconds=self.pace.apart(views.kind_of(new)))
         return self._view(self.ledger.submit(new, join=join))
 
     async def job(self, job_id: str) -> gateway.JobView:
@@ -198,12 +204,19 @@ class RelightNode:
 
     def _changed(self, job: Job) -> None:
         """From the ledger, after each change."""
-        if job.state == "finished" and job.started and job.finished:
-            self.pace.took(views.kind_of(job), (job.finished - job.started).total_seconds())
+        if job.state == "finished":
+            self._learn(job)
+            if self.pace.wrong(job):
+                self.ledger.predict(lambda waiting: self.pace.apart(views.kind_of(waiting)))
         live = self.lives.changed(job.id)
         self.hub.publish(job.id, views.event(self._view(job), live, with_preview=False))
         if job.ended:
             self.lives.forget(job.id)
+
+    def _learn(self, job: Job) -> None:
+        if job.started and job.finished:
+            seconds = (job.finished - job.started).total_seconds()
+            self.pace.took(views.kind_of(job), seconds, job.finished.timestamp())
 
     def _event(self, job: Job, *, with_preview: bool) -> gateway.JobEvent:
         return views.event(self._view(job), self.lives.get(job.id), with_preview=with_preview)
@@ -211,7 +224,7 @@ class RelightNode:
     def _view(self, job: Job) -> gateway.JobView:
         live = self.lives.get(job.id)
         position = self.ledger.position(job.id) if job.state == "queued" else None
-        ahead = (position or 0) * self.pace.expected(None)
+        ahead = (position or 0) * self.pace.apart(None)
         return views.view(job, live, position, views.seconds_left(job, live, ahead, self.pace))
 
     # ------------------------------------------------------------------------------------------------------- words

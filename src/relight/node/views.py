@@ -29,26 +29,47 @@ class Live:
 
 
 class Pace:
-    """Seconds that pictures of a kind took here: the mean of the last few."""
+    """Seconds that pictures of a kind took here: the means of the last few. Several are in the works at once, so there
+    are two: from a picture's beginning to its end, and from the end of the one before."""
 
     KEPT = 8
+    CHANGED = 1.5
+    """A prediction this many times too long or too short is made anew."""
 
     def __init__(self) -> None:
         self._seconds: dict[object, list[float]] = {}
+        self._apart: dict[object, list[float]] = {}
+        self._last_end = float("-inf")
         self._lock = threading.Lock()
 
-    def took(self, kind: object, seconds: float) -> None:
+    def took(self, kind: object, seconds: float, ended: float) -> None:
+        """`ended`: the moment, in seconds of any clock."""
         with self._lock:
-            self._seconds[kind] = [*self._seconds.get(kind, ()), seconds][-self.KEPT :]
+            apart = max(0.0, min(seconds, ended - self._last_end))
+            self._last_end = max(ended, self._last_end)
+            for known, took in ((self._seconds, seconds), (self._apart, apart)):
+                known[kind] = [*known.get(kind, ()), took][-self.KEPT :]
 
     def expected(self, kind: object) -> float:
-        """Of one more; of any kind where this one was not seen yet."""
+        """Of one more, from its beginning; of any kind where this one was not seen yet."""
+        return self._mean(self._seconds, kind)
+
+    def apart(self, kind: object) -> float:
+        """What one more adds to the seconds of those that wait."""
+        return self._mean(self._apart, kind)
+
+    def wrong(self, job: ledger.Job) -> bool:
+        """Whether what was predicted of this job is far from what would be now."""
+        expected = self.apart(kind_of(job))
+        return not expected / self.CHANGED <= job.predicted_seconds <= expected * self.CHANGED
+
+    def _mean(self, of: dict[object, list[float]], kind: object) -> float:
         with self._lock:
-            known = self._seconds.get(kind) or [s for seconds in self._seconds.values() for s in seconds]
+            known = of.get(kind) or [s for seconds in of.values() for s in seconds]
         return sum(known) / len(known) if known else ROUGH_S
 
 
-def kind_of(job: ledger.Job) -> object:
+def kind_of(job: ledger.Job | ledger.NewJob) -> object:
     asked = job.request
     return job.model, asked.get("width"), asked.get("height"), asked.get("steps"), asked.get("batch", 1)
 
