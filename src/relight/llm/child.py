@@ -27,7 +27,7 @@ from relight.llm.header import read_header
 from relight.llm.slots import Turn
 from relight.llm.states import States
 from relight.workers.priority import give_way
-from relight.workers.protocol import Message, receive, send
+from relight.workers.protocol import Message, packed, receive, write
 
 log = logging.getLogger("relight.llm.child")
 
@@ -38,24 +38,26 @@ QUIET = 3
 
 
 class Child:
-    """The main thread computes; one reads the pipe, so that a cancel is seen at once; one makes prompts of asks."""
+    """The main thread computes; one reads the pipe, so that a cancel is seen at once; one makes prompts of asks; one
+    writes, while the next tokens are computed."""
 
     def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
         self.incoming, self.outgoing = incoming, outgoing
         self.calls: queue.Queue[Message] = queue.Queue()
         self.asks: queue.Queue[Message] = queue.Queue()
+        self.outbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.turns: dict[int, Turn] = {}
         self.open: set[int] = set()  # calls that are not answered yet
         self.cancelled: set[int] = set()
         self.engine: Engine | None = None
         self.answerer: Answerer | None = None
         self.states: States | None = None
-        self._sending = threading.Lock()
         self._using_model = threading.Lock()  # held while a prompt is made, and while the model goes
 
     def serve(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._prepare_asks, daemon=True).start()
+        threading.Thread(target=self._write, daemon=True).start()
         self.send(Message("ready"))
         while True:
             busy = self.engine is not None and self.engine.busy
@@ -68,8 +70,16 @@ class Child:
             self._answer(call, getattr(self, "on_" + call.values["method"]))
 
     def send(self, message: Message) -> None:
-        with self._sending:
-            send(self.outgoing, message)
+        self.outbox.put(message)
+
+    def _write(self) -> None:
+        try:
+            while True:
+                write(self.outgoing, packed(self.outbox.get()))
+        except Exception as error:
+            log.warning("no more answers can be sent: %s: %s", type(error).__name__, error)
+        finally:
+            os._exit(1)
 
     def _answer(self, call: Message, method: Callable[[Message], Message | None]) -> None:
         try:

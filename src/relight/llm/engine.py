@@ -21,6 +21,7 @@ from cyllama.llama import llama_cpp
 from relight.errors import ConfigError, ModelFileError, OutOfDeviceMemory, RequestError, WorkerError
 from relight.executors.cores import physical_cores
 from relight.llm.asks import LoadSettings, Stats
+from relight.llm.choosing import Choosing
 from relight.llm.header import Header
 from relight.llm.slots import Slot, Turn, best_slot
 from relight.llm.states import States
@@ -57,6 +58,7 @@ class Engine:
         self.context_tokens: int = min(wanted, self.context.n_ctx_seq)
         self.batch = llama_cpp.LlamaBatch(n_tokens=settings.batch, embd=0, n_seq_max=1)
         self.slots = [Slot(number) for number in range(settings.slots)]
+        self.choosing = Choosing(self.vocabulary.n_vocab, min(settings.slots, physical_cores()))
         self.waiting: deque[Turn] = deque()
         self.key = self._state_key()
         self._embedding: Any = None
@@ -72,7 +74,9 @@ class Engine:
     def _make_context(self, tokens: int) -> Any:
         s = self.settings
         p = self._context_params()
-        p.n_ctx, p.n_seq_max, p.kv_unified = tokens * s.slots, s.slots, False
+        # One memory for all slots: with one each, llama.cpp computes slots whose numbers are not neighbours one after
+        # another, and a prompt that is read beside answers apart from them.
+        p.n_ctx, p.n_seq_max, p.kv_unified = tokens * s.slots, s.slots, True
         p.n_batch = p.n_ubatch = s.batch
         p.type_k, p.type_v = CACHE_TYPES[s.cache_k], CACHE_TYPES[s.cache_v]
         p.flash_attn_type = 1 if s.cache_v != "f16" else FLASH[s.flash_attention]
@@ -125,18 +129,15 @@ class Engine:
         except Exception as error:
             self._fail(active, error)
             return
-        self._count(rows, time.perf_counter() - began)
-        for slot, taken, index in rows:
+        for slot, taken, _ in rows:
             slot.tokens += slot.todo[:taken]
             del slot.todo[:taken]
-            if not slot.todo:
-                self._choose(slot, index)
+        read = sum(taken for slot, taken, _ in rows if slot.reading)
+        self._choose([(slot, index) for slot, _, index in rows if not slot.todo])
+        self._count(read, len(rows), time.perf_counter() - began)
 
     def _fill(self, active: Sequence[Slot]) -> list[tuple[Slot, int, int]]:
-        """Put what comes next of each slot into the batch: slot, how many of its tokens, row of the last.
-
-        In the order of their numbers: llama.cpp computes slots that do not ascend one after another.
-        """
+        """Put what comes next of each slot into the batch: slot, how many of its tokens, row of the last."""
         self.batch.clear()
         taken = self._share(active)
         rows, at = [], 0
@@ -168,8 +169,8 @@ class Engine:
             return min(self.settings.batch, 4 * SMALLEST_CHUNK)
         return max(SMALLEST_CHUNK, min(self.settings.batch, int(self._rate * STEP_SECONDS[others_wait])))
 
-    def _count(self, rows: Sequence[tuple[Slot, int, int]], seconds: float) -> None:
-        read = sum(taken for slot, taken, _ in rows if slot.reading)
+    def _count(self, read: int, rows: int, seconds: float) -> None:
+        """A step that read so many tokens of prompts; one without any made a token for each of its rows."""
         self.prompt_tokens += read
         if read:
             self.prompt_seconds += seconds
@@ -177,13 +178,22 @@ class Engine:
                 self._rate = read / seconds if not self._rate else 0.5 * (self._rate + read / seconds)
         else:
             self.decode_seconds += seconds
-            self.decode_tokens += len(rows)
+            self.decode_tokens += rows
 
-    def _choose(self, slot: Slot, row: int) -> None:
+    def _choose(self, ready: Sequence[tuple[Slot, int]]) -> None:
+        """The next token of each slot, by the row of its logits."""
+        if not ready:
+            self.context.synchronize()  # a GPU may still be at it, and how long it takes sets what the next step reads
+        chosen = self.choosing.choose(self.context, [(slot.turn.sampler, row) for slot, row in ready if slot.turn])
+        for (slot, row), token in zip(ready, chosen, strict=True):
+            self._take(slot, row, token)
+
+    def _take(self, slot: Slot, row: int, token: int | Exception) -> None:
         turn = slot.turn
         assert turn is not None
         try:
-            token = turn.sampler.sample(self.context, row)
+            if isinstance(token, Exception):
+                raise token
             turn.generated += 1
             turn.first = turn.first or time.perf_counter()
             ended = turn.on_token(token, lambda: self.context.get_logits_ith(row))
@@ -346,6 +356,7 @@ class Engine:
             turn.cancelled = True
         self._drop_cancelled()
         self.save_all()
+        self.choosing.close()
         self.batch.close()
         for context in (self._embedding, self.context):
             if context is not None:
