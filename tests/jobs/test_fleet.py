@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relight.errors import ConfigError
+from relight.executors.base import MemoryUse
 from relight.jobs import fleet
 from relight.jobs.fleet import HEADROOM_BYTES, EngineSettings, Fleet
 from relight.jobs.request import ModelFiles
@@ -28,13 +29,13 @@ class FakeWorker:
     devices: list[dict[str, Any]]
     all: list[FakeWorker]
 
-    def __init__(self, name: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, environment: dict[str, str] | None = None, hang_s: float = 0.0) -> None:
         self.name, self.environment = name, environment
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.alive = True
         FakeWorker.all.append(self)
 
-    def call(self, method: str, values: dict[str, Any] | None = None) -> Message:
+    def call(self, method: str, values: dict[str, Any] | None = None, *more: Any) -> Message:
         self.calls.append((method, values or {}))
         lora = {"unmatched": [f"{path}: odd" for path, _ in (values or {}).get("loras", ())]}
         return Message("result", 1, {"devices": self.devices} | lora)
@@ -110,17 +111,37 @@ def test_a_lost_worker_is_forgotten_with_what_was_open_on_it() -> None:
     assert not ours.drop_lost()
     FakeWorker.all[0].alive = False
     assert ours.drop_lost()
-    assert ours.opened == {"clip_l": "ggml-cpu"} and ours.executors == {"ggml-cpu"} and ours.gpu is None
+    assert ours.opened == {("clip_l", "cpu"): "ggml-cpu"} and ours.executors == {"ggml-cpu"} and ours.gpu is None
     assert set(ours.workers) == set(ours.lanes) == {"cpu"}
     assert ours.find_gpu(set(), needed=True) is not None
 
 
-def test_a_component_that_moves_is_closed_where_it_was() -> None:
+def test_a_component_may_be_open_on_both_devices_and_is_called_where_it_is_said() -> None:
     ours = Fleet(NOWHERE, EngineSettings())
     ours.open("vae", "ggml-cpu")
     ours.open("vae", "vulkan0")
-    assert ("close", {"component": "vae"}) in FakeWorker.all[0].calls
-    assert ours.opened == {"vae": "vulkan0"}
+    ours.call("vae", "run", {}, device="vulkan0")
+    cpu, gpu = FakeWorker.all
+    assert ours.where("vae") == ["ggml-cpu", "vulkan0"] and not cpu.called("close")
+    assert gpu.called("run") and not cpu.called("run")
+
+
+def test_on_one_worker_it_is_closed_on_one_executor_before_it_is_opened_on_another() -> None:
+    ours = Fleet(NOWHERE, EngineSettings())
+    ours.open("vae", "ggml-cpu")
+    ours.open("vae", "reference")
+    assert len(FakeWorker.all[0].called("close")) == 1 and ours.where("vae") == ["reference"]
+
+
+@pytest.mark.parametrize(("room", "stays"), [(100, True), (99, False)])
+def test_what_was_placed_elsewhere_leaves_and_what_was_not_placed_stays_where_it_fits(room: int, stays: bool) -> None:
+    ours = Fleet(NOWHERE, EngineSettings())
+    for name in ("diffusion", "vae", "taesd"):
+        ours.open(name, "vulkan0")
+        ours.use[name, "vulkan0"] = MemoryUse(60, 40)
+    kept = ours.make_room("vulkan0", {"diffusion": "vulkan0", "vae": "cpu"}, room)
+    assert not ours.where("vae") and ours.where("diffusion")
+    assert bool(ours.where("taesd")) == stays and kept == (100 if stays else 0)
 
 
 def test_the_pretended_card_reaches_the_worker() -> None:
@@ -171,7 +192,7 @@ def test_a_task_beside_the_lanes_does_not_wait_for_them() -> None:
     ours = Fleet(NOWHERE, EngineSettings())
     ours.open("vae", "ggml-cpu")
     held = threading.Event()
-    waiting = ours.submit("vae", lambda: held.wait(10))
+    waiting = ours.submit("cpu", lambda: held.wait(10))
     assert ours.submit_beside(lambda: "done").result(10) == "done" and not waiting.done()
     held.set()
     assert waiting.result(10)

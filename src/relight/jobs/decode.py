@@ -16,7 +16,8 @@ from relight.images.resize import resize_image
 from relight.jobs.events import Warned
 from relight.jobs.run import Run
 from relight.jobs.settle import Pass
-from relight.models.tiling import SCALE, SMALLEST_TILE, tile_plan
+from relight.models.tiling import SCALE, SMALLEST_TILE, tile_candidates, tile_plan
+from relight.planner.placement import LARGEST_CPU_TILE
 from relight.sampling import latents as latent_space
 
 CPU_TILE = 64
@@ -40,8 +41,9 @@ class Decoding:
     def __init__(self) -> None:
         self.ruined: set[Way] = set()
 
-    def ways(self, run: Run, which: Pass) -> list[Way]:
-        """As planned, then ever safer, without those that failed before; the last one always."""
+    def ways(self, run: Run, which: Pass, aside: str | None = None) -> list[Way]:
+        """As planned, then ever safer, without those that failed before; the last one always. `aside`: what comes
+        before all of them."""
         planned, convolution = run.placement.device[run.request.decode_with], run.fleet.settings.options.convolution
         device = run.fleet.executor(run.request.decode_with, planned)
         on_cpu = run.fleet.executor(run.request.decode_with, "cpu")
@@ -50,6 +52,8 @@ class Decoding:
         tile = min(run.placement.tile, whole)
         smaller, cpu_tile = min(tile, max(SMALLEST_TILE, tile // 2)), min(tile, CPU_TILE)
         ways = [Way("as planned", device, tile, convolution)]
+        if aside not in (None, planned):
+            ways.insert(0, Way("beside the next picture", on_cpu, cpu_tile_of(which), convolution))
         if device.startswith("vulkan"):
             ways.append(Way(f"in tiles of {smaller}", device, smaller, convolution))
         if device.startswith(("vulkan", SAFE_CPU)):
@@ -60,10 +64,10 @@ class Decoding:
         ]
         return [way for way in dict.fromkeys(ways) if way not in self.ruined] or ways[-1:]
 
-    def decode(self, run: Run, which: Pass, latents: np.ndarray, picture: int) -> np.ndarray:
-        """latents [C h w] as the sampler has them -> [8h 8w 3] uint8. Raises RuinedPicture when no way gives a sound
-        one, else what the last way raised."""
-        ways = self.ways(run, which)
+    def decode(self, run: Run, which: Pass, latents: np.ndarray, picture: int, device: str | None = None) -> np.ndarray:
+        """latents [C h w] as the sampler has them -> [8h 8w 3] uint8; on `device` first, where that is not the one
+        planned. Raises RuinedPicture when no way gives a sound one, else what the last way raised."""
+        ways = self.ways(run, which, device)
         for number, way in enumerate(ways):
             last = number + 1 == len(ways)
             try:
@@ -95,6 +99,16 @@ class Decoding:
         with suppress(ExecutorError):
             ready(run, which, self.ways(run, which)[0])
 
+    def prepare_aside(self, run: Run, which: Pass, device: str) -> None:
+        """The same of a decode on another device than the one planned."""
+        ready(run, which, self.ways(run, which, device)[0])
+
+
+def cpu_tile_of(which: Pass) -> int:
+    """Of a decode on the CPU that nobody asked to be careful."""
+    tiles = tile_candidates(*which.latent_size)
+    return next((tile for tile in tiles if tile <= LARGEST_CPU_TILE), tiles[-1])
+
 
 def judge(run: Run, which: Pass, image: np.ndarray, latents: np.ndarray, way: Way) -> verdict.Verdict | None:
     if not run.fleet.settings.check_results:
@@ -111,14 +125,15 @@ def decode_once(run: Run, which: Pass, latents: np.ndarray, picture: int, way: W
     component, sizes = run.request.decode_with, ready(run, which, way)
     if component == "vae":
         latents = latent_space.to_vae(run.fleet.files.family.name, latents)
-    return run.call("decode", component, sizes, {"latents": latents}, run.advanced(picture))["image"]
+    told = run.advanced(picture)
+    return run.call("decode", component, sizes, {"latents": latents}, told, device=way.device)["image"]
 
 
 def ready(run: Run, which: Pass, way: Way) -> dict[str, int]:
     """Have the decoder loaded and compiled for a way; the sizes of its calls."""
     run.fleet.open(run.request.decode_with, way.device, convolution=way.convolution)
     sizes = run.sizes(which) | {"tile": way.tile}
-    run.load(run.request.decode_with, sizes)
+    run.load(run.request.decode_with, sizes, way.device)
     return sizes
 
 
@@ -143,5 +158,9 @@ def by_factor(run: Run, image: np.ndarray, factor: float, picture: int) -> np.nd
 def later(
     run: Run, decoding: Decoding, which: Pass, latents: Callable[[], np.ndarray], picture: int
 ) -> Future[np.ndarray]:
-    """A decode in the lane of the autoencoder, whose weights come while the denoising goes on."""
-    return run.submit(run.request.decode_with, lambda: decoding.decode(run, which, latents(), picture))
+    """A decode in the lane of the autoencoder, whose weights come while the denoising goes on; beside the backbone's
+    device where others wait for that."""
+    component = run.request.decode_with
+    if run.aside.pays(run, component):
+        return run.submit_aside(component, lambda device: decoding.decode(run, which, latents(), picture, device))
+    return run.submit(component, lambda: decoding.decode(run, which, latents(), picture), late=True)

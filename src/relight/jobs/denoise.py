@@ -52,7 +52,7 @@ def denoise(
             first_step=saved.step if saved else 0,
             checkpoint_s=run.checkpoint_s,
         )
-        values = {
+        values: dict[str, Any] = {
             "denoising": asdict(asked),
             "levels": run.settled.evaluated(which),
             "controls": [
@@ -71,8 +71,10 @@ def denoise(
         return latents
 
     if saved and saved.step == steps:
-        return finished(saved.arrays["latents"])
-    return run.submit("diffusion", task)
+        run.denoising.append(finished(saved.arrays["latents"]))
+        return run.denoising[-1]
+    run.denoising.append(run.submit("diffusion", task))
+    return run.denoising[-1]
 
 
 def look_at(run: Run, picture: int, latents: np.ndarray) -> None:
@@ -122,7 +124,8 @@ def show(run: Run, first: int, done: int, total: int, latents: np.ndarray) -> No
 
     def decoded(one: np.ndarray) -> np.ndarray:
         which = next(p for p in run.settled.passes if p.latent_size == one.shape[1:])
-        return run.fleet.call("taesd", "run", run.sizes(which), {"latents": one}, owner=run).arrays["image"]
+        sizes, device = run.sizes(which), run.device["taesd"]
+        return run.fleet.call("taesd", "run", sizes, {"latents": one}, owner=run, device=device).arrays["image"]
 
     def tell(how: Callable[[np.ndarray], np.ndarray]) -> None:
         for i, one in enumerate(latents):

@@ -51,7 +51,7 @@ class Enlarging:
         run, picture = self.run, self.first + i
         small = decode.later(run, self.decoding, self.before, partial(self._one, i), picture)
         larger = self._larger(small, picture)
-        return run.submit("vae_encoder", lambda: encode_picture(run, self.after, larger()))
+        return run.submit("vae_encoder", lambda: encode_picture(run, self.after, larger()), late=True)
 
     def _one(self, i: int) -> np.ndarray:
         one: np.ndarray = self.latents.result()[i]
@@ -61,5 +61,5 @@ class Enlarging:
         run, size = self.run, (self.after.width, self.after.height)
         if self.upscaler != BY_MODEL:
             return lambda: resize_image(small.result(), *size, self.upscaler)
-        big = run.submit("upscaler", lambda: decode.enlarge(run, small.result(), picture))
+        big = run.submit("upscaler", lambda: decode.enlarge(run, small.result(), picture), late=True)
         return lambda: resize_image(big.result(), *size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +15,7 @@ import numpy as np
 
 from relight.errors import ConfigError, WorkerError
 from relight.executors.base import CompileOptions, MemoryUse
+from relight.executors.cores import has_openvino
 from relight.jobs.budgets import Budget
 from relight.jobs.conditioning import DEFAULT_BYTES, ConditioningCache
 from relight.jobs.families import OPTIONAL
@@ -96,21 +97,25 @@ class Gpu:
 
 
 class Fleet:
-    """Workers by device. Each has a lane: calls given to it run in order, beside those of other lanes."""
+    """Workers by device. Each has a lane: calls given to it run in order, beside those of other lanes. What waits for a
+    picture that another worker denoises has a lane of its own, so that it keeps nothing of later pictures from that
+    worker. A component may be open on several workers, on one executor of each."""
 
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
         self.files, self.settings = files, settings
         self.workers: dict[str, Worker] = {}
         self.lanes: dict[str, ThreadPoolExecutor] = {}
+        self.late_lanes: dict[str, ThreadPoolExecutor] = {}
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
         self.executors: set[str] = set()
-        self.opened: dict[str, str] = {}
+        self.opened: dict[tuple[str, str], str] = {}
         self.gpu: Gpu | None = None
+        self._had_card = self._cardless = False
         self.closed = False
         self.loras: dict[str, tuple[tuple[Path, float], ...]] = {}
         self.controls: dict[str, tuple[Path, ...]] = {}
-        self.use: dict[str, MemoryUse] = {}
-        self._options: dict[str, CompileOptions] = {}
+        self.use: dict[tuple[str, str], MemoryUse] = {}
+        self._options: dict[tuple[str, str], CompileOptions] = {}
         self._keeping: dict[str, bool] = {}
         self._unmatched: dict[str, set[str]] = {}
         self._cpu_executors: dict[str, str] = {}
@@ -124,6 +129,7 @@ class Fleet:
             environment = self.settings.environment(self.tuned.environment if self.tuned else None)
             self.workers[name] = Worker(name, environment, hang_s=self.settings.hang_s)
             self.lanes[name] = ThreadPoolExecutor(1, thread_name_prefix=name)
+            self.late_lanes[name] = ThreadPoolExecutor(1, thread_name_prefix=f"{name} late")
         return self.workers[name]
 
     @cached_property
@@ -140,9 +146,11 @@ class Fleet:
                 self._networks[component] = signature(component, stored)
         return self._networks[component]
 
-    def submit[T](self, component: str, task: Callable[[], T]) -> Future[T]:
-        """Run a task in the lane of the component's worker, after what was given to it before."""
-        return self.lanes[worker_name(self.opened[component])].submit(task)
+    def submit[T](self, device: str, task: Callable[[], T], *, late: bool = False) -> Future[T]:
+        """Run a task in the lane of the device's worker, after what was given to it before; `late`: in the lane of what
+        waits for other workers."""
+        lanes = self.late_lanes if late else self.lanes
+        return lanes[worker_name(device)].submit(task)
 
     def submit_beside[T](self, task: Callable[[], T]) -> Future[T]:
         """Run a task in a lane of its own: between the calls of a worker whose own lane waits for something."""
@@ -158,14 +166,18 @@ class Fleet:
         """Forget workers that ended by themselves and what was open on them, so that it is opened anew; whether any."""
         lost = {name for name, worker in self.workers.items() if not worker.alive}
         for name in lost:
-            self.workers.pop(name).close()
-            self.lanes.pop(name).shutdown(wait=False, cancel_futures=True)
+            self._forget(name)
         self.executors = {executor for executor in self.executors if worker_name(executor) not in lost}
-        self.opened = {c: executor for c, executor in self.opened.items() if worker_name(executor) not in lost}
+        self.opened = {at: executor for at, executor in self.opened.items() if at[1] not in lost}
         if self.gpu and self.gpu.name in lost:
             self.gpu = None
         self._keeping = {device: keep for device, keep in self._keeping.items() if worker_name(device) not in lost}
         return bool(lost)
+
+    def _forget(self, worker: str) -> None:
+        self.workers.pop(worker).close()
+        for lanes in (self.lanes, self.late_lanes):
+            lanes.pop(worker).shutdown(wait=False, cancel_futures=True)
 
     def _check_open(self) -> None:
         if self.closed:
@@ -179,9 +191,10 @@ class Fleet:
     def find_gpu(self, named: set[str], *, needed: bool) -> Gpu | None:
         """The GPU to use: the named one, else the first real one; software devices only by name.
 
-        Raises ConfigError for a name that is not there. Opens the executor on it, with its budget as a hard limit.
+        Raises ConfigError for a name that is not there. Opens the executor on it, with its budget as a hard limit. A
+        machine that shows no GPU is not asked for one again; one whose GPU was lost is.
         """
-        if self.gpu or not (named or needed):
+        if self.gpu or not (named or needed) or (self._cardless and not named):
             return self.gpu
         if len(named) > 1:
             raise ConfigError(f"--backend names {', '.join(sorted(named))}; one GPU at a time is used")
@@ -190,11 +203,12 @@ class Fleet:
         fitting = (d for d in devices if (d["name"] == asked if asked else d["type"] == "gpu"))
         found = next(fitting, None)
         if found is None:
-            self.workers.pop(asked or "vulkan0").close()
-            self.lanes.pop(asked or "vulkan0").shutdown(wait=False)
+            self._forget(asked or "vulkan0")
             if asked:
                 raise ConfigError(no_such_device(asked, [device["name"] for device in devices]))
+            self._cardless = not self._had_card
             return None
+        self._had_card = True
         self.gpu = Gpu(found["name"], found["description"], self._allowed(found), int(found["memory_free"]))
         self.open_executor(self.gpu.name, limit_bytes=self.gpu.budget)
         return self.gpu
@@ -223,7 +237,7 @@ class Fleet:
         """The better CPU executor for a component: OpenVINO for convolutions, and for T5 where the CPU has bfloat16.
         ggml for the rest, which is used in place from the mapped file, and for what is done before OpenVINO is up."""
         kind = self.files.kind(component)
-        if component not in ON_OPENVINO and kind != "unet":
+        if not has_openvino() or (component not in ON_OPENVINO and kind != "unet"):
             return "ggml-cpu"
         if component not in self._cpu_executors and self.tuned and (better := self.tuned.cpu_executor(component)):
             self._cpu_executors[component] = better
@@ -248,15 +262,16 @@ class Fleet:
     def open(self, component: str, device: str, convolution: str | None = None) -> str:
         """Open a component's files on a device, unless they are there; the name of the executor it is on."""
         executor = self.executor(component, device)
+        at = component, worker_name(executor)
         options = self.settings.options
         if self.tuned is not None:
             options = self.tuned.options(component, executor, options)
         if convolution not in (None, self.settings.options.convolution):
             options = replace(options, convolution=convolution)  # type: ignore[arg-type]
-        if self.opened.get(component) == executor and self._options.get(component) == options:
+        if self.opened.get(at) == executor and self._options.get(at) == options:
             return executor
-        if component in self.opened:
-            self.worker(self.opened[component]).call("close", {"component": component})
+        if at in self.opened:
+            self.worker(executor).call("close", {"component": component})
         self.open_executor(executor)
         described = self.files.family.components.get(component) or OPTIONAL[component]
         values = {
@@ -269,9 +284,9 @@ class Fleet:
             "extras": {name: [str(path) for path in paths] for name, paths in self.extras(component).items()},
         }
         self.worker(executor).call("open", values)
-        self.opened[component], self._options[component] = executor, options
+        self.opened[at], self._options[at] = executor, options
         if self.loras.get(component):
-            self._adapt(component)
+            self._adapt(component, executor)
         return executor
 
     def extras(self, component: str) -> Mapping[str, tuple[Path, ...]]:
@@ -283,11 +298,16 @@ class Fleet:
         wanted: dict[str, tuple[Path, ...]] = {f"{i}": (path,) for i, path in enumerate(paths)}
         if wanted != self.controls:
             self.controls = wanted
-            self.close_component("diffusion")
+            for executor in self.where("diffusion"):
+                self.close_component("diffusion", executor)
 
-    def close_component(self, component: str) -> None:
-        if component in self.opened:
-            self.worker(self.opened.pop(component)).call("close", {"component": component})
+    def where(self, component: str) -> list[str]:
+        """Executors that a component is open on."""
+        return [executor for (name, _), executor in list(self.opened.items()) if name == component]
+
+    def close_component(self, component: str, device: str) -> None:
+        if self.opened.pop((component, worker_name(device)), None) is not None:
+            self.worker(device).call("close", {"component": component})
 
     def use_loras(self, loras: Mapping[str, Sequence[tuple[Path, float]]]) -> None:
         """The LoRA set of each component for the pictures to come."""
@@ -295,31 +315,40 @@ class Fleet:
         changed = {name for name in {*wanted, *self.loras} if wanted.get(name, ()) != self.loras.get(name, ())}
         self.loras = wanted
         for component in sorted(changed):
-            if component in self.opened:
-                self._adapt(component)
+            for executor in self.where(component):
+                self._adapt(component, executor)
 
-    def _adapt(self, component: str) -> None:
+    def _adapt(self, component: str, executor: str) -> None:
         loras = [(str(path), weight) for path, weight in self.loras.get(component, ())]
-        answer = self.worker(self.opened[component]).call("adapt", {"component": component, "loras": loras})
+        answer = self.worker(executor).call("adapt", {"component": component, "loras": loras})
         self._unmatched[component] = set(answer.values["unmatched"])
 
     def unmatched_lora_names(self) -> list[str]:
         """Layers in the LoRA files that have no place in the open component they are for."""
-        return sorted(set().union(*(self._unmatched[name] for name in self.loras if name in self.opened)))
+        return sorted(set().union(*(self._unmatched[name] for name in self.loras if self.where(name))))
 
     def measure(self, component: str, device: str, sizes: Mapping[str, int]) -> MemoryUse:
         """Bytes the component would take there."""
-        self.open(component, device)
-        found = self.call(component, "measure", sizes).values
-        self.use[component] = MemoryUse(found["weights"], found["compute"])
-        return self.use[component]
+        executor = self.open(component, device)
+        found = self.call(component, "measure", sizes, device=executor).values
+        use = MemoryUse(found["weights"], found["compute"])
+        self.use[component, worker_name(executor)] = use
+        return use
 
-    def make_room(self, device: str, keep: Collection[str], room: int) -> None:
-        """Close components on a device that are not to be kept, unless they fit in `room` bytes."""
-        others = [name for name, where in self.opened.items() if where == device and name not in keep]
-        if sum(self.use[name].total for name in others if name in self.use) > room:
-            for name in others:
-                self.close_component(name)
+    def make_room(self, device: str, placed: Mapping[str, str], room: int) -> int:
+        """Close components on a device that were placed elsewhere; and those that are not placed at all, unless they
+        fit in `room` bytes. Bytes of those that stay."""
+        others = [name for (name, _), where in list(self.opened.items()) if where == device]
+        for name in others:
+            if placed.get(name, device) != device:
+                self.close_component(name, device)
+        rest = [name for name in others if name not in placed and (name, device) in self.use]
+        taken = sum(self.use[name, device].total for name in rest)
+        if taken <= room:
+            return taken
+        for name in rest:
+            self.close_component(name, device)
+        return 0
 
     def keep_programs(self, device: str, keep: bool) -> None:
         if self._keeping.get(device) != keep:
@@ -334,15 +363,17 @@ class Fleet:
         arrays: Mapping[str, np.ndarray] | None = None,
         on_event: Event | None = None,
         owner: object = None,
+        *,
+        device: str,
         **values: Any,
     ) -> Message:
         everything = {"component": component, "sizes": dict(sizes), **values}
-        return self.worker(self.opened[component]).call(method, everything, arrays, on_event, owner)
+        return self.worker(device).call(method, everything, arrays, on_event, owner)
 
     def close(self, *, at_once: bool = False) -> None:
         """End the workers; `at_once` without waiting for what they do."""
         self.closed = True
-        for lane in (*self.lanes.values(), self._beside):
+        for lane in (*self.lanes.values(), *self.late_lanes.values(), self._beside):
             lane.shutdown(wait=False, cancel_futures=True)
         for worker in self.workers.values():
             worker.kill() if at_once else worker.close()

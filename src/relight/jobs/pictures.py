@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +14,7 @@ from relight.jobs.decode import Decoding
 from relight.jobs.denoise import denoise
 from relight.jobs.enlarge import Enlarging
 from relight.jobs.run import Run
-from relight.jobs.start import Beginning, begin
+from relight.jobs.start import Arrays, Beginning, begin
 from relight.jobs.text import TextPlan, TextStage
 
 
@@ -48,7 +49,7 @@ class Submitted:
 
 def submit(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inpainting_network: bool) -> Submitted:
     """Put every stage into its lane. Latents of all pictures come first, then the decodes, which need another program
-    on the device."""
+    on the device; where they may be beside it, each follows its latents."""
     settled, seeds = run.settled, run.request.seeds
     first = settled.passes[0]
     encoded = text.submit(run, plan)
@@ -56,28 +57,36 @@ def submit(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inp
     run.submit("diffusion", partial(run.load, "diffusion", run.sizes(first)))
     groups = [Group(i, seeds[i : i + at_once(run)]) for i in range(0, len(seeds), at_once(run))]
     prompt = text.conditions(run, plan, encoded, first)
-    latents = [
-        denoise(run, group.first, group.seeds, first, prompt, partial(beginning.arrays, group.seeds))
-        for group in groups
-    ]
+    starts: list[Callable[[], Arrays]] = [partial(beginning.arrays, group.seeds) for group in groups]
     last = settled.passes[-1]
     if last is not first:
+        small = [
+            denoise(run, group.first, group.seeds, first, prompt, start)
+            for group, start in zip(groups, starts, strict=True)
+        ]
         prompt = text.conditions(run, plan, encoded, last)
         again = begin(run, last, inpainting_network=inpainting_network)
-        enlarging = [
-            Enlarging(run, decoding, again, small, group.seeds, group.first)
-            for small, group in zip(latents, groups, strict=True)
+        starts = [
+            Enlarging(run, decoding, again, one, group.seeds, group.first).arrays
+            for one, group in zip(small, groups, strict=True)
         ]
-        latents = [
-            denoise(run, group.first, group.seeds, last, prompt, larger.arrays)
-            for larger, group in zip(enlarging, groups, strict=True)
-        ]
-    run.submit(run.request.decode_with, partial(decoding.prepare, run, last))
-    images = [
-        finished(run, decoding, beginning, done, group, i)
-        for done, group in zip(latents, groups, strict=True)
-        for i in range(len(group.seeds))
-    ]
+
+    def prepare() -> None:
+        wait([prompt])  # text comes first where one device does both
+        decoding.prepare(run, last)
+
+    def decodes(group: Group, done: Future[np.ndarray]) -> list[Future[np.ndarray]]:
+        return [finished(run, decoding, beginning, done, group, i) for i in range(len(group.seeds))]
+
+    beside = run.aside.pays(run, run.request.decode_with)
+    pairs, images = [], []
+    for group, start in zip(groups, starts, strict=True):
+        pairs.append((group, denoise(run, group.first, group.seeds, last, prompt, start)))
+        if beside:
+            images += decodes(*pairs[-1])
+    if not beside:
+        run.submit(run.request.decode_with, prepare, late=True)
+        images = [image for pair in pairs for image in decodes(*pair)]
     return Submitted(run, images)
 
 
@@ -103,6 +112,6 @@ def finished(
         return made if beginning.canvas is None else beginning.canvas.finished(made)
 
     if run.request.upscale is None:
-        return run.submit(run.request.decode_with, whole)
+        return run.submit(run.request.decode_with, whole, late=True)
     factor = run.request.upscale
-    return run.submit("upscaler", lambda: decode.by_factor(run, whole(), factor, picture))
+    return run.submit("upscaler", lambda: decode.by_factor(run, whole(), factor, picture), late=True)

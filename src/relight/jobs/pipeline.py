@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
+from relight.jobs.aside import Sharing
 from relight.jobs.budgets import Within
 from relight.jobs.checks import Checked
 from relight.jobs.clock import Clock
 from relight.jobs.decode import Decoding
-from relight.jobs.events import Checkpointed, Listener, Planned, Warned
+from relight.jobs.events import Checkpointed, Event, Listener, Planned, Warned
 from relight.jobs.fleet import EngineSettings, Fleet, Gpu
 from relight.jobs.loras import for_backbone, for_text
 from relight.jobs.pictures import Picture, submit
+from relight.jobs.prepare import ready
 from relight.jobs.report import report
 from relight.jobs.request import GenerateRequest, Lora, ModelFiles
 from relight.jobs.run import Run, sizes_of
@@ -26,11 +29,17 @@ from relight.jobs.text import TextPlan, text_stage
 from relight.jobs.upscalers import BY_MODEL, latent_method
 from relight.models.tiling import tile_candidates
 from relight.planner.backends import GPU, on_gpu, parse
+from relight.planner.estimate import NoTimings
 from relight.planner.forecast import Forecast
 from relight.planner.placement import GIB, Placement, place
+from relight.planner.stages import Course
 
 MAX_ROWS = 16
 """Rows of one call of the backbone at most, however much memory there is."""
+
+
+def ignore(event: Event) -> None:
+    pass
 
 
 @dataclass
@@ -56,6 +65,8 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         self._arranging = threading.Lock()
         self._arrangement: tuple[Any, ...] | None = ((), ())
         self._runs: list[Run] = []
+        self._staying = 0
+        self.sharing = Sharing(self.fleet, self.decoding)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -67,7 +78,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
     def generate(
         self,
         request: GenerateRequest,
-        tell: Listener = lambda event: None,
+        tell: Listener = ignore,
         *,
         resume: Mapping[str, Checkpointed] | None = None,
         checkpoint_s: float | None = None,
@@ -88,34 +99,59 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         loras = [{"name": lora.name, "weight": lora.weight} for lora in plan.loras]
         return Result(pictures, report(run, loras))
 
+    def prepare(self, request: GenerateRequest) -> None:
+        """Start the workers, load the weights and compile the programs that such a request needs, so that the first
+        one finds what the second would. Raises RelightError."""
+        settled, clock = settle(request.with_seed(), self.checked), Clock()
+        plan = replace(self.text.plan(settled, ignore), cached={})
+        with self._arranging:
+            ready(self._arranged(settled, plan, clock, ignore), self.text, plan, self.decoding)
+
     def _arranged(self, settled: Settled, plan: TextPlan, clock: Clock, tell: Listener) -> Run:
         """Everything where this request needs it. What is under way goes on beside it where nothing has to move, else
         it is waited for."""
+        for run in self._runs:
+            if run.done:
+                self.sharing.ended(run)
         self._runs = [run for run in self._runs if not run.done]
         if self.fleet.any_lost:
             self._wait_for_all()
             self.fleet.drop_lost()
             self._placements.clear()
+            self.sharing.forget()
         arrangement = (plan.loras, tuple(control.path for control in settled.request.controls))
         if arrangement != self._arrangement:
             self._wait_for_all()
             self._arrangement = None  # until all of it is there
             self._adapt(plan.loras)
             self.fleet.use_controls(arrangement[1])
-        placement = self._place(settled, plan)
+        key, placement = self._place(settled, plan)
         if arrangement != self._arrangement and (unmatched := self.fleet.unmatched_lora_names()):
             tell(Warned(f"LoRA: {len(unmatched)} of its weights fit nothing in this model, first {unmatched[0]}"))
         self._arrangement = arrangement
-        tell(Planned(dict(placement.device), self._predicted(placement), explain(placement)))
         run = Run(self.fleet, settled, placement, plan.tokens, clock, tell)
+        self._share(run, (key, len(settled.evaluated(settled.passes[-1]))))
         self._runs.append(run)
+        tell(Planned(dict(run.device), self._predicted(placement), explain(placement)))
         return run
+
+    def _share(self, run: Run, key: Hashable) -> None:
+        """Let the run leave the GPU to others with what the user has not sent there."""
+        gpu, placement = self.fleet.gpu, run.placement
+        if gpu is None or placement.device["diffusion"] != gpu.name or self.settings.budgets:
+            return
+        names = (*self.fleet.files.family.text, run.request.decode_with)
+        movable = [n for n in names if placement.device[n] == gpu.name and self.wanted.get(n) == "auto"]
+        self.sharing.begin(run, key, movable, partial(self._course, run.settled, gpu), self._runs)
+
+    def _course(self, settled: Settled, gpu: Gpu, placement: Placement) -> Course:
+        return self._forecasts(gpu).course(settled, gpu.name, self.settings.options)(placement)
 
     def _wait_for_all(self) -> None:
         wait([task for run in self._runs for task in run.tasks if not task.cancelled()])
 
-    def _place(self, settled: Settled, plan: TextPlan) -> Placement:
-        """Settle where everything goes and open it there. Raises DoesNotFit."""
+    def _place(self, settled: Settled, plan: TextPlan) -> tuple[Hashable, Placement]:
+        """Settle where everything goes and open it there; what it hangs on, and the placement. Raises DoesNotFit."""
         fleet, request = self.fleet, settled.request
         largest = settled.passes[-1]
         sizes = sizes_of(settled, largest, plan.tokens)
@@ -147,21 +183,26 @@ class Pipeline(AbstractContextManager["Pipeline"]):
             self._placements[key] = within.on_cpu(placed, choices, plan.cached)
         placement = self._placements[key]
         if gpu:
-            fleet.make_room(gpu.name, placement.device, gpu.budget - placement.peak_bytes(gpu.name))
+            self._staying = fleet.make_room(gpu.name, placement.device, gpu.budget - placement.peak_bytes(gpu.name))
             fleet.keep_programs(gpu.name, placement.keep_programs)
         for component, device in placement.device.items():
             if component not in plan.cached:
                 fleet.open(component, device)
-        return placement
+        return key, placement
 
     def _cost(self, settled: Settled, gpu: Gpu | None) -> Callable[[Placement], float] | None:
         """Seconds of a placement where this model was timed on this card; else bytes alone decide."""
         tuned = self.fleet.tuned
         if gpu is None or tuned is None or not tuned.of("diffusion", gpu.name):
             return None
+        course = self._forecasts(gpu).course(settled, gpu.name, self.settings.options)
+        return lambda placement: course(placement).total.value
+
+    def _forecasts(self, gpu: Gpu) -> Forecast:
         if self._forecast is None:
-            self._forecast = Forecast(self.checked, gpu.description, self.settings.threads, tuned)
-        return self._forecast.cost(settled, gpu.name, self.settings.options)
+            timings = self.fleet.tuned or NoTimings()
+            self._forecast = Forecast(self.checked, gpu.description, self.settings.threads, timings)
+        return self._forecast
 
     def _gpu(self, wanted: Mapping[str, str]) -> Gpu | None:
         """The card that components are sent to by name, else the one in the settings, else the first."""
@@ -217,7 +258,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
 
     def _predicted(self, placement: Placement) -> dict[str, int]:
         gpu = self.fleet.gpu
-        return {gpu.name: placement.peak_bytes(gpu.name)} if gpu else {}
+        return {gpu.name: placement.peak_bytes(gpu.name) + self._staying} if gpu else {}
 
 
 def explain(placement: Placement) -> str:

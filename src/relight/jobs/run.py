@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +22,27 @@ from relight.planner.placement import Placement
 from relight.workers.process import Event
 
 WAIT_S = 0.2
+
+
+class Aside(Protocol):
+    """What a run asks when a component's turn comes: whether to leave the backbone's device to other pictures."""
+
+    def now(self, run: Run, component: str) -> bool: ...
+
+    def pays(self, run: Run, component: str) -> bool:
+        """Whether the answer may be yes."""
+        ...
+
+
+class Never:
+    def now(self, run: Run, component: str) -> bool:
+        return False
+
+    def pays(self, run: Run, component: str) -> bool:
+        return False
+
+
+NEVER_ASIDE = Never()
 
 
 class Run:
@@ -41,8 +63,12 @@ class Run:
         self.placement, self.text_tokens, self.clock, self.tell = placement, text_tokens, clock, tell
         self.tasks: list[Future[Any]] = []
         self.components: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[tuple[str, str], float] = {}
         self.devices: dict[str, dict[str, int]] = {}
         self.preview: Future[None] | None = None
+        self.device = dict(placement.device)
+        self.denoising: list[Future[Any]] = []
+        self.aside: Aside = NEVER_ASIDE
 
     @property
     def done(self) -> bool:
@@ -52,13 +78,37 @@ class Run:
     @property
     def can_decode_previews(self) -> bool:
         """Whether the tiny autoencoder is on another worker than the backbone."""
-        where = self.placement.device
-        return "taesd" in where and worker_name(where["taesd"]) != worker_name(where["diffusion"])
+        return "taesd" in self.device and not self._with_backbone("taesd")
 
-    def submit[T](self, component: str, task: Callable[[], T]) -> Future[T]:
-        future = self.fleet.submit(component, task)
+    @property
+    def wants_backbone(self) -> bool:
+        """Whether there is still something to denoise."""
+        return not self.done and not (self.denoising and all(task.done() for task in self.denoising))
+
+    def _with_backbone(self, component: str) -> bool:
+        return worker_name(self.device[component]) == worker_name(self.device["diffusion"])
+
+    def submit[T](self, component: str, task: Callable[[], T], *, late: bool = False) -> Future[T]:
+        """`late`: it waits for latents, and so goes into a lane where nothing is behind it that they wait for."""
+        late = late and not self._with_backbone(component)
+        future = self.fleet.submit(self.device[component], task, late=late)
         self.tasks.append(future)
         return future
+
+    def submit_aside[T](self, component: str, task: Callable[[str], T]) -> Future[T]:
+        """A task that is told its device when its turn comes in the backbone's lane: the CPU, in a lane there, where
+        other pictures wait for the backbone's device by then; else the one planned."""
+        found: Future[T] = Future()
+        planned = self.device[component]
+
+        def begin() -> None:
+            if self.aside.now(self, component):
+                self.fleet.submit("cpu", partial(_settle, found, partial(task, "cpu")), late=True)
+            else:
+                _settle(found, partial(task, planned))
+
+        self.tasks += [self.fleet.submit(planned, begin), found]
+        return found
 
     def sizes(self, which: Pass) -> dict[str, int]:
         """Of a pass, as components take them."""
@@ -67,12 +117,13 @@ class Run:
             "batch": self.placement.batch,
         }
 
-    def load(self, component: str, sizes: Mapping[str, int]) -> None:
+    def load(self, component: str, sizes: Mapping[str, int], device: str | None = None) -> None:
         """Weights, and the program for these sizes: nothing where both are there."""
+        where = device or self.device[component]
         with self.clock.measure("load", component):
-            self.fleet.call(component, "load", sizes, on_event=self.advanced(), owner=self)
+            self.fleet.call(component, "load", sizes, on_event=self.advanced(), owner=self, device=where)
         with self.clock.measure("compile", component):
-            self.fleet.call(component, "compile", sizes, owner=self)
+            self.fleet.call(component, "compile", sizes, owner=self, device=where)
 
     def call(
         self,
@@ -81,17 +132,21 @@ class Run:
         sizes: Mapping[str, int],
         arrays: Mapping[str, np.ndarray],
         on_event: Event | None = None,
+        device: str | None = None,
         **values: Any,
     ) -> dict[str, np.ndarray]:
         """Run a component, its seconds added to a stage; events are progress unless `on_event` takes them."""
+        where, told = device or self.device[component], on_event or self.advanced()
         with self.clock.measure(stage, component if stage == "encode" else ""):
-            answer = self.fleet.call(component, "run", sizes, arrays, on_event or self.advanced(), self, **values)
+            answer = self.fleet.call(component, "run", sizes, arrays, told, self, device=where, **values)
         self._note(component, answer.values)
         return answer.arrays
 
     def _note(self, component: str, values: Mapping[str, Any]) -> None:
-        """Bytes after a call; of its device the highest peak."""
+        """Bytes and seconds after a call; of its device the highest peak."""
         self.components[component] = values["component"]
+        at = component, worker_name(values["component"]["executor"])
+        self.seconds[at] = self.seconds.get(at, 0.0) + values["seconds"]
         if used := values["device"]:
             name = values["component"]["executor"]
             peak = max(used["peak_bytes"], self.devices.get(name, used)["peak_bytes"])
@@ -113,6 +168,16 @@ class Run:
         finally:
             if self.preview is not None and not self.preview.cancel():
                 wait([self.preview])  # nothing is told after the end
+
+
+def _settle[T](found: Future[T], task: Callable[[], T]) -> None:
+    """Give a future what a task gives, or raises."""
+    if not found.set_running_or_notify_cancel():
+        return
+    try:
+        found.set_result(task())
+    except BaseException as error:
+        found.set_exception(error)
 
 
 def sizes_of(settled: Settled, which: Pass, text_tokens: int) -> dict[str, int]:

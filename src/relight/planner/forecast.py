@@ -13,7 +13,7 @@ from relight.planner.estimate import Estimator, Timings
 from relight.planner.machine import Machine
 from relight.planner.networks import Networks
 from relight.planner.placement import Placement
-from relight.planner.stages import follow
+from relight.planner.stages import Course, follow
 from relight.planner.workload import workload_of
 
 
@@ -27,20 +27,20 @@ class Forecast:
         self.networks = Networks(checked.files, self.card.cores)
         self.cpu = machine.this_cpu(threads)
 
-    def cost(self, settled: Settled, gpu: str, base: CompileOptions) -> Callable[[Placement], float]:
-        """Seconds of one request under a placement on this GPU."""
+    def course(self, settled: Settled, gpu: str, base: CompileOptions) -> Callable[[Placement], Course]:
+        """One request under a placement on this GPU."""
         there = Machine(self.cpu, replace(self.card, name=gpu))
         estimator = Estimator(self.networks, there, self.timings)
         work = workload_of(settled, self.checked)
 
-        def seconds(placement: Placement) -> float:
+        def course(placement: Placement) -> Course:
             options = {
                 name: self.timings.options(name, estimator.executor(name, placement.device[name]), base)
                 for name in work.names
             }
-            return follow(work, placement, estimator, options, with_bytes=False).total.value
+            return follow(work, placement, estimator, options, with_bytes=False)
 
-        return seconds
+        return course
 
     def close(self) -> None:
         self.networks.close()
