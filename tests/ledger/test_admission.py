@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ledgers import HandClock, claim, new_job
 from relight.errors import DiskFull, QueueFull
 from relight.ledger import Ledger, Limits
-from relight.ledger.admission import LONGEST_S
+from relight.ledger.admission import LONGEST_S, Admission, Asked, Load
 from relight.ledger.disk import Disk
 
 
@@ -117,6 +118,64 @@ def test_a_promise_not_taken_up_is_forgotten(tmp_path: Path, clock: HandClock) -
         refused(ledger, "newcomer")
         clock.advance(10)
         assert ledger.submit(new_job("later")).state == "queued"
+
+
+@dataclass
+class Line:
+    """A queue of jobs of a second each, by simulated time: `enter` gives 0 or the seconds after which to come again."""
+
+    clock: HandClock
+    limit: int
+    waiting: int = 0
+    idle: int = 0
+    begun: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(Limits(queued=self.limit), self.clock)
+
+    def enter(self, name: str) -> int:
+        left = max(0.2, 1.0 - (self.clock.monotonic() - self.begun))
+        asked = Asked(("", name), 1.0, 0)
+        try:
+            self.admission.admit(asked, Load(self.waiting, float(self.waiting), 0, left))
+        except QueueFull as error:
+            return error.retry_after_s
+        self.admission.arrived(asked)
+        self.waiting += 1
+        return 0
+
+    def second(self) -> int:
+        """Pass one, in which a job is begun if there is one; the time."""
+        self.clock.advance(1)
+        self.begun = self.clock.monotonic()
+        self.idle += not self.waiting
+        self.waiting -= min(1, self.waiting)
+        return int(self.begun)
+
+
+def test_obedient_clients_get_in_while_many_strangers_knock_once(clock: HandClock) -> None:
+    """Nine strangers a second who never come again, and a client every other second who does as it is told."""
+    line, due = Line(clock, limit=64), dict[int, list[str]]()
+    tried = failed = 0
+    for _ in range(600):
+        now = line.second()
+        for name in due.pop(now, ()):
+            tried, failed = tried + 1, failed + (line.enter(name) > 0)
+        for stranger in range(9):
+            line.enter(f"stranger {now} {stranger}")
+        if now % 2 and (wait := line.enter(f"client {now}")):
+            due.setdefault(now + wait, []).append(f"client {now}")
+    assert tried > 200 and failed <= tried / 10
+    assert line.idle <= 1
+
+
+def test_a_short_queue_does_not_run_dry_for_promises_that_nobody_takes_up(clock: HandClock) -> None:
+    line = Line(clock, limit=4)
+    for _ in range(300):
+        now = line.second()
+        for stranger in range(5):
+            line.enter(f"stranger {now} {stranger}")
+    assert line.idle <= 1
 
 
 def test_a_job_that_is_there_already_is_found_in_a_full_queue(tmp_path: Path, clock: HandClock) -> None:

@@ -1,12 +1,15 @@
 """Whether a job may join the queue, and when one that may not should come again.
 
 A refused client is promised a turn: while its time has not come, newcomers are refused as if it waited already, so that
-clients which do as they are told get in, however many others knock.
+clients which do as they are told get in, however many others knock. Of the promises only so many are counted as were
+taken up before, and a place is kept only where none would be free at its time: those who never come again keep nobody
+else out.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right, insort
 from dataclasses import dataclass
 
 from relight.errors import QueueFull
@@ -18,6 +21,12 @@ LONGEST_S = 120
 EARLY_S, LATE_S = 1.0, 5.0
 """How far from its time a promised client may come."""
 MOST_PROMISES = 4096
+SHORTEST_S = 0.001
+KEEPS_BUSY = 2
+"""Places that are for whoever comes first: with so few waiting, the card might soon have nothing to do."""
+AT_FIRST, REMEMBERED = 8, 64
+"""Promises by which it is judged how many are taken up; before the first one so many count as if they had been."""
+LOOKED_AHEAD_S = (0, 1, 2, 5, 10, 20, 40, 80, 120)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,16 @@ class Load:
     seconds: float
     input_bytes: int
     next_begin_s: float
+
+    @property
+    def mean_s(self) -> float:
+        return self.seconds / self.queued if self.queued else 0.0
+
+    def left_after(self, seconds: float) -> float:
+        """How many of those that wait will have been begun by then."""
+        if not self.queued or seconds < self.next_begin_s:
+            return 0.0
+        return 1.0 + (seconds - self.next_begin_s) / max(self.mean_s, SHORTEST_S)
 
 
 @dataclass(frozen=True)
@@ -52,26 +71,52 @@ class Admission:
         self._limits, self._clock = limits, clock
         self._promises: list[Promise] = []
         self._coming: list[Asked] = []
+        self._kept = self._made = float(AT_FIRST)
 
     def admit(self, asked: Asked, load: Load) -> None:
         """From here to `arrived` the job counts as one that waits. Raises QueueFull."""
         now = self._clock.monotonic()
-        self._promises = [promise for promise in self._promises if promise.due + LATE_S >= now]
-        own = next((p for p in self._promises if p.asked.who == asked.who and p.due - EARLY_S <= now), None)
-        if own:
-            self._promises.remove(own)
-        before = [*self._coming, asked, *(() if own else (promise.asked for promise in self._promises))]
-        jobs = load.queued + len(before)
-        seconds = load.seconds + sum(each.seconds for each in before)
+        own = self._own(asked, now)
+        before = [*self._coming, asked]
+        all_promised, kept = self._promised(load, now)
+        kept = 0.0 if own else kept
+        jobs = load.queued + len(before) + math.ceil(kept)
+        seconds = load.seconds + sum(each.seconds for each in before) + kept * load.mean_s
         input_bytes = load.input_bytes + sum(each.input_bytes for each in before)
         reasons = self._reasons(jobs, seconds, input_bytes, alone=jobs == 1)
         if reasons:
-            wait_s = self._wait_s(jobs, seconds, load)
+            more = max(0.0, all_promised - kept)
+            wait_s = self._wait_s(jobs + math.ceil(more), seconds + more * load.mean_s, load)
             retry_after_s = min(LONGEST_S, max(1, math.ceil(wait_s)))
             if wait_s <= LONGEST_S and len(self._promises) < MOST_PROMISES:
-                self._promises.append(Promise(now + retry_after_s, asked))
+                insort(self._promises, Promise(now + retry_after_s, asked), key=_due)
             raise QueueFull("; ".join(reasons), retry_after_s)
         self._coming.append(asked)
+
+    def _own(self, asked: Asked, now: float) -> bool:
+        """Whether it was promised a turn and this is the time; promises that nobody came for are over."""
+        over = bisect_right(self._promises, now - LATE_S, key=_due)
+        del self._promises[:over]
+        self._judge(kept=0, made=over)
+        own = next((p for p in self._promises if p.asked.who == asked.who and p.due - EARLY_S <= now), None)
+        if own:
+            self._promises.remove(own)
+            self._judge(kept=1, made=1)
+        return own is not None
+
+    def _promised(self, load: Load, now: float) -> tuple[float, float]:
+        """How many of the promises will be taken up, and for how many a place must be kept: those that come before
+        enough of the jobs that wait have left."""
+        taken_up = self._kept / self._made
+        due = [taken_up * bisect_right(self._promises, now + ahead, key=_due) for ahead in LOOKED_AHEAD_S]
+        kept = [come - load.left_after(ahead) for come, ahead in zip(due, LOOKED_AHEAD_S, strict=True)]
+        most = max(1, self._limits.queued - KEEPS_BUSY)
+        return taken_up * len(self._promises), min(most, max(0.0, *kept))
+
+    def _judge(self, kept: int, made: int) -> None:
+        self._kept, self._made = self._kept + kept, self._made + made
+        if self._made > REMEMBERED:
+            self._kept, self._made = self._kept * REMEMBERED / self._made, float(REMEMBERED)
 
     def arrived(self, asked: Asked) -> None:
         """It has its row, or will not get one."""
@@ -89,6 +134,9 @@ class Admission:
 
     def _wait_s(self, jobs: int, seconds: float, load: Load) -> float:
         """Jobs leave the queue one by one: the first when a running one ends, then each after a mean job's time."""
-        mean_s = load.seconds / load.queued if load.queued else 0.0
         too_many = max(0, jobs - self._limits.queued - 1)
-        return max(load.next_begin_s + too_many * mean_s, seconds - self._limits.queued_seconds)
+        return max(load.next_begin_s + too_many * load.mean_s, seconds - self._limits.queued_seconds)
+
+
+def _due(promise: Promise) -> float:
+    return promise.due
