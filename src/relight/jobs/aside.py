@@ -126,7 +126,9 @@ class Sharing:
         run.aside = self
         choice = self._choices.get(key, STAY)
         if waiting:
-            run.device |= {name: "cpu" for name in choice.components if name in run.fleet.files.family.text}
+            for name in choice.components.intersection(self.fleet.files.family.text):
+                self.fleet.open(name, "cpu")
+                run.device[name] = "cpu"
         self._get_ready(run, key, choice, later)
 
     def _room(self, run: Run, placement: Placement) -> bool:

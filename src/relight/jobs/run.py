@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -103,9 +104,11 @@ class Run:
 
         def begin() -> None:
             if self.aside.now(self, component):
-                self.fleet.submit("cpu", partial(_settle, found, partial(task, "cpu")), late=True)
-            else:
-                _settle(found, partial(task, planned))
+                with suppress(KeyError, RuntimeError):  # the lane went with its worker
+                    later = self.fleet.submit("cpu", partial(_settle, found, partial(task, "cpu")), late=True)
+                    later.add_done_callback(lambda done: found.cancel() if done.cancelled() else None)
+                    return
+            _settle(found, partial(task, planned))
 
         self.tasks += [self.fleet.submit(planned, begin), found]
         return found
