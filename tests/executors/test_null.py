@@ -123,6 +123,8 @@ MEASURED = {
     "t5 by flash": (t5_encoder(512, "F16", **XXL), FLASH),
 }
 
+LARGE = {"sd 1.5 at 768, eight rows by im2col": (unet_step(SD15, 96, 8), IM2COL)}
+
 
 def error(counted: int, measured: int) -> float:
     return abs(counted / measured - 1)
@@ -137,12 +139,22 @@ def test_counts_what_ggml_measures(case: str) -> None:
     assert error(counted.weights, measured.weights) < TOLERANCE
 
 
-@pytest.mark.parametrize("case", ["flux at 1024", "small vae", "small t5"])
-def test_stands_in_for_a_gpu_by_its_name(case: str) -> None:
-    graph, options = MEASURED[case]
+@pytest.mark.parametrize("case", [*MEASURED, "sd 1.5 at 768, eight rows by im2col"])
+def test_counts_what_ggml_measures_on_a_gpu(case: str) -> None:
+    """Its buffers are cut into chunks of 1 GiB, which leaves gaps that one long buffer would not have."""
+    graph, options = (MEASURED | LARGE)[case]
     ggml = EXECUTORS["vulkan0"]()
     counted, measured = NullExecutor("vulkan0").measure(graph, options), ggml.measure(graph, options)
     assert error(counted.compute, measured.compute) < TOLERANCE
+    assert error(counted.weights, measured.weights) < TOLERANCE
+
+
+def test_smaller_chunks_hold_less_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, options = MEASURED["vae at 1024"]
+    whole = NullExecutor("vulkan0").measure(graph, options).compute
+    monkeypatch.setenv("GGML_VK_SUBALLOCATION_BLOCK_SIZE", str(1 << 62))
+    assert whole != NullExecutor("vulkan0").measure(graph, options).compute
+    assert NullExecutor("ggml-cpu").measure(graph, options) == NullExecutor("vulkan0").measure(graph, options)
 
 
 def test_has_every_operation() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 
 from relight.errors import UnsupportedOp
+from relight.executors.arena import UNBOUNDED
 from relight.executors.base import CompileOptions
 from relight.graph import Tensor
 
@@ -16,6 +19,18 @@ MOST_COLUMN_BYTES = 640 << 20
 """Of im2col's matrix: a picture's edge is not worth more memory than this."""
 UNKNOWN_CORES = 32
 """What ggml assumes of a GPU that does not say."""
+
+
+GPU_CHUNK_BYTES = 1 << 30
+CHUNK_VARIABLE = "GGML_VK_SUBALLOCATION_BLOCK_SIZE"
+
+
+def chunk_bytes(*, gpu: bool, environ: Mapping[str, str] = os.environ) -> int:
+    """Of the buffers that ggml's allocator cuts a graph's memory into, where a block is not larger by itself."""
+    if not gpu:
+        return UNBOUNDED
+    said = environ.get(CHUNK_VARIABLE, "")
+    return int(said) if said.isdecimal() and int(said) else GPU_CHUNK_BYTES
 
 
 def uses_flash(node: Tensor, options: CompileOptions, *, gpu: bool) -> bool:

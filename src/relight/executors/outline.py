@@ -13,9 +13,9 @@ from functools import partial
 
 import numpy as np
 
-from relight.executors.arena import Arena
+from relight.executors.arena import Arena, Spot
 from relight.executors.base import CompileOptions
-from relight.executors.choices import UNKNOWN_CORES, queries_a_chunk, uses_direct_convolution, uses_flash
+from relight.executors.choices import UNKNOWN_CORES, chunk_bytes, queries_a_chunk, uses_direct_convolution, uses_flash
 from relight.graph import Graph, Tensor
 
 VIEW_ALIGNMENT = 256
@@ -117,10 +117,10 @@ class Outline:
         return Value(x.block, layout, x.is_view or core(shape) != core(x.layout.shape))
 
     def peak_bytes(self) -> int:
-        """The highest address in use when blocks are placed as ggml's allocator places them."""
+        """What is in use at most when blocks are placed as ggml's allocator places them."""
         last = {block: i for i, step in enumerate(self.steps) for block in step.read}
         last |= dict.fromkeys(self.outputs, len(self.steps))
-        arena, places = Arena(), dict[Block, int]()
+        arena, places = Arena(chunk_bytes(gpu=self.gpu)), dict[Block, Spot]()
         for i, step in enumerate(self.steps):
             dying = dict.fromkeys(block for block in step.read if last[block] == i and not block.fixed)
             replaced = next((block for block in step.replaceable if block in dying), None)
