@@ -24,6 +24,7 @@ RelightError
 │   ├── JobNotFound          never accepted, or gone by the rules of keeping
 │   ├── KeyConflict          an idempotency key used again for another request
 │   └── QueueFull            says when to come again
+├── ModelStopped             its workers died again and again; says when it is tried again
 └── JobCancelled             not a failure: somebody wanted no more of it
 """
 
@@ -140,6 +141,14 @@ class QueueFull(JobError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(f"{message}; come again in {retry_after_s} s")
+
+
+class ModelStopped(RelightError):
+    """A model is left alone for `retry_after_s` seconds, because its workers died one after another."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class RuinedPicture(RelightError):

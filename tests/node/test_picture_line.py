@@ -19,9 +19,10 @@ from relight.jobs.events import Advanced, Event
 from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import ModelFiles
+from relight.jobs.rungs import RUNGS, Rung
 from relight.ledger import Attempt, Job, Ledger, NewJob
 from relight.node import pictures
-from relight.node.ladder import RUNGS, Rung
+from relight.node.breaker import DEATHS, Breaker
 from relight.node.pictures import PictureLine
 from relight.node.shelf import PipelineShelf
 
@@ -43,7 +44,7 @@ def shelf(files: ModelFiles) -> Iterator[PipelineShelf]:
 
     shelf = PipelineShelf(files_of, EngineSettings(backend="ggml-cpu", threads=1, check_results=False))
     yield shelf
-    shelf.leave()
+    shelf.leave(wholly=True)
 
 
 @pytest.fixture
@@ -212,6 +213,32 @@ def test_a_job_that_kills_its_worker_three_times_is_set_aside(
     done = ledger.wait(submit(ledger).id, 60)
     assert done.state == "set_aside" and done.losses == 3 and failing.rungs == list(RUNGS)
     assert done.error is not None and done.error.code == "worker_lost" and "SIGSEGV" in done.error.message
+
+
+def test_a_worker_that_dies_of_anothers_work_costs_a_job_nothing(
+    ledger: Ledger, start: Start, shelf: PipelineShelf
+) -> None:
+    deaths = iter(range(5))
+
+    def die(pipeline: Pipeline) -> None:
+        if next(deaths, None) is not None:
+            raise WorkerLost("worker cpu ended during run (SIGSEGV)", bystander=True)
+
+    failing = Failing(shelf, None, die)
+    line = start(failing, at_once=1)
+    done = ledger.wait(submit(ledger).id, 60)
+    assert done.state == "finished" and (done.losses, done.attempt) == (0, 6)
+    assert set(failing.rungs) == {RUNGS[0]} and line.breaker.deaths().get("tiny", 0) == 0
+
+
+def test_a_model_that_is_stopped_waits_and_others_go_on(ledger: Ledger, start: Start, shelf: PipelineShelf) -> None:
+    line = start(at_once=1)
+    for _ in range(DEATHS):
+        line.breaker.lost("other")
+    waiting, done = submit(ledger, model="other"), ledger.wait(submit(ledger).id, 60)
+    assert done.state == "finished" and ledger.get(waiting.id).state == "queued"
+    line.breaker = Breaker()
+    assert ledger.wait(waiting.id, 60).state == "failed"  # there is no such model: it was tried
 
 
 def test_jobs_that_wait_for_others_are_not_taken_for_lost(

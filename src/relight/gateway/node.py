@@ -18,7 +18,7 @@ ENDED: frozenset[JobState] = frozenset({"finished", "failed", "cancelled", "set_
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """A model by the name that requests use. `capabilities`: `vision`, `tools`, `embeddings`, `edits` ...; `created` in
-    seconds of Unix time."""
+    seconds of Unix time; `stopped_s` of one whose workers died again and again: seconds until it is tried again."""
 
     id: str
     kind: ModelKind
@@ -26,6 +26,7 @@ class ModelCard:
     owned_by: str = "relight"
     capabilities: frozenset[str] = frozenset()
     loaded: bool = False
+    stopped_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -289,7 +290,7 @@ class Node(Protocol):
     ) -> JobView:
         """Durable when it returns. The same `key` of the same owner gives the same job (KeyConflict for another
         request); `join` gives the owner's job of an identical request that has not ended. Raises RequestError,
-        QueueFull, KeyConflict, LedgerError."""
+        QueueFull, KeyConflict, ModelStopped, LedgerError."""
         ...
 
     async def job(self, job_id: str) -> JobView:

@@ -1,65 +1,49 @@
-"""What is tried where making a picture killed its worker or ran out of memory: ever safer, and remembered."""
+"""Which way of making pictures is taken: after a failure a safer one, which is remembered where it was needed."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Hashable
 
-from relight.jobs.fleet import EngineSettings
-from relight.jobs.request import GenerateRequest
-from relight.models.tiling import SMALLEST_TILE
+from relight.jobs.rungs import RUNGS, Rung
 
-
-@dataclass(frozen=True)
-class Rung:
-    """One way of making pictures; `words` tell the user."""
-
-    words: str
-    small_tiles: bool = False
-    careful: bool = False
-    cpu: bool = False
-
-    def request(self, asked: GenerateRequest) -> GenerateRequest:
-        return replace(asked, tile=SMALLEST_TILE) if self.small_tiles and asked.tile is None else asked
-
-    def settings(self, ours: EngineSettings) -> EngineSettings:
-        if self.cpu:
-            return replace(ours, backend="cpu")
-        if self.careful:
-            return replace(ours, options=replace(ours.options, attention="chunked"), nodes_per_submit=CAREFUL_NODES)
-        return ours
-
-
-CAREFUL_NODES = 4
-"""Operations a submission: each then takes some tens of milliseconds on the slowest card, far from what drivers reset
-a device for."""
-RUNGS = (
-    Rung("as planned"),
-    Rung("in small tiles, with attention in chunks and small submissions", small_tiles=True, careful=True),
-    Rung("on the CPU", small_tiles=True, cpu=True),
-)
+FORGET_S = 3600.0
+"""Then the better way is tried again: drivers are updated, and memory that others had comes back."""
+TWICE = 2
 
 
 class Ladder:
-    """The rung that each kind of picture (model, size) has been driven to. It is kept while the node runs: the next one
-    of its kind does not fail in the same way first."""
+    """The rung that each kind of picture (model, size) has been driven to. It is kept while the node runs, for an hour:
+    the next one of its kind does not fail in the same way first."""
 
-    def __init__(self) -> None:
-        self._rungs: dict[Hashable, int] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._needed: dict[Hashable, list[tuple[float, int]]] = {}
         self._lock = threading.Lock()
 
     def rung(self, kind: Hashable, losses: int) -> Rung:
-        """For an attempt at a picture of this kind, whose job has lost so many workers."""
-        with self._lock:
-            number = max(self._rungs.get(kind, 0), min(losses, len(RUNGS) - 1))
-        return RUNGS[number]
+        """For an attempt at a picture of this kind, whose job has failed so often."""
+        return RUNGS[min(self._remembered(kind) + losses, len(RUNGS) - 1)]
 
-    def climb(self, kind: Hashable, failed: Rung) -> Rung | None:
-        """After a failure: the rung for the next attempt, None at the top."""
-        number = RUNGS.index(failed) + 1
-        if number == len(RUNGS):
-            return None
+    def worked(self, kind: Hashable, rung: Rung, *, sure: bool) -> None:
+        """A picture that had failed was made so. `sure`: memory was short, which it will be again; a worker that died
+        may have been a chance, and is remembered when it happened twice."""
         with self._lock:
-            self._rungs[kind] = max(self._rungs.get(kind, 0), number)
-        return RUNGS[number]
+            times = 1 if not sure else TWICE
+            self._needed.setdefault(kind, []).extend([(self._clock(), RUNGS.index(rung))] * times)
+
+    def _remembered(self, kind: Hashable) -> int:
+        """The lowest rung that was needed twice lately."""
+        with self._lock:
+            since = self._clock() - FORGET_S
+            lately = [(then, number) for then, number in self._needed.get(kind, ()) if then >= since]
+            self._needed[kind] = lately
+            numbers = sorted((number for _, number in lately), reverse=True)
+        return numbers[TWICE - 1] if len(numbers) >= TWICE else 0
+
+
+def following(rung: Rung) -> Rung | None:
+    """The next safer way; None at the top."""
+    number = RUNGS.index(rung) + 1
+    return RUNGS[number] if number < len(RUNGS) else None

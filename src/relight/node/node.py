@@ -90,7 +90,7 @@ class RelightNode:
     # ------------------------------------------------------------------------------------------------------ models
 
     def models(self) -> Sequence[gateway.ModelCard]:
-        loaded = {self.shelf.model, self.talk.model}
+        loaded, stopped = {self.shelf.model, self.talk.model}, self.line.breaker.stopped()
         return [
             gateway.ModelCard(
                 id=entry.name,
@@ -100,6 +100,7 @@ class RelightNode:
                 loaded=entry.name in loaded,
             )
             for entry in self.registry.entries().values()
+                stopped_s=stopped.get(entry.name),
         ]
 
     async def unload(self, model: str) -> bool:
@@ -128,6 +129,7 @@ class RelightNode:
         self.registry.entry(model, "image")
         lacking = [name for name in pictures_named(ask.request) if name not in ask.inputs]
         if lacking:
+        self.line.breaker.check(model)
             raise RequestError(f"no picture {lacking[0]!r} came with the request")
         if not ask.request.get("controls"):
             request_of(ask.request, ask.inputs)  # what is wrong is told at once, not by a failed job
@@ -224,7 +226,7 @@ class RelightNode:
     def _view(self, job: Job) -> gateway.JobView:
         live = self.lives.get(job.id)
         position = self.ledger.position(job.id) if job.state == "queued" else None
-        ahead = (position or 0) * self.pace.apart(None)
+        ahead = (position or 0) * self.pace.apart(None) + self.line.breaker.stopped().get(job.model, 0.0)
         return views.view(job, live, position, views.seconds_left(job, live, ahead, self.pace))
 
     # ------------------------------------------------------------------------------------------------------- words
@@ -288,7 +290,7 @@ class RelightNode:
         return gateway.Ready(True)
 
     def metrics(self) -> Sequence[gateway.Metric]:
-        usage = self.ledger.usage()
+        usage, breaker = self.ledger.usage(), self.line.breaker
         held = self.card.held() if self.card is not None else {}
         return [
             gateway.Metric("jobs", "gauge", "Jobs by state", [({"state": s}, n) for s, n in usage.jobs.items()]),
@@ -298,6 +300,15 @@ class RelightNode:
             gateway.Metric("card_held_bytes", "gauge", "Of the card", [({"by": n}, b) for n, b in held.items()]),
             gateway.Metric(
                 "llm_restarts", "counter", "Of the language model's process", [({}, self.talk.llm.restarts)]
+            gateway.Metric(
+                "worker_deaths", "counter", "Under pictures", [({"model": m}, n) for m, n in breaker.deaths().items()]
+            ),
+            gateway.Metric(
+                "model_stopped_seconds",
+                "gauge",
+                "Until a model whose workers died again and again is tried again",
+                [({"model": model}, seconds) for model, seconds in breaker.stopped().items()],
+            ),
             ),
         ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from relight.errors import (
     RequestError,
     RuinedPicture,
     WorkerError,
+    WorkerLost,
 )
 from relight.images.write import encoded
 from relight.jobs.asked import pictures_named, request_of
@@ -27,9 +29,11 @@ from relight.jobs.events import Advanced, Checkpointed, Event, Planned, Previewe
 from relight.jobs.output import parameters_text
 from relight.jobs.pipeline import Pipeline, Result
 from relight.jobs.request import GenerateRequest
+from relight.jobs.rungs import Rung
 from relight.ledger import Attempt, Cause, Ledger, NewResult
+from relight.node.breaker import Breaker
 from relight.node.card import Card
-from relight.node.ladder import Ladder, Rung
+from relight.node.ladder import Ladder, following
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +47,13 @@ SILENCE_S = 20.0
 IDLE_S = 1.0
 BREAK_OFF_S = 2.0
 """A step that takes longer is lost: the worker is ended in it, and the job goes on from the checkpoint before."""
+OUT_OF_MEMORY = "out_of_memory"
 CODES: tuple[tuple[type[RelightError], str], ...] = (
     (RequestError, "invalid_request"),
     (ModelFileError, "model_file"),
     (ConfigError, "configuration"),
     (DoesNotFit, "does_not_fit"),
-    (OutOfDeviceMemory, "out_of_memory"),
+    (OutOfDeviceMemory, OUT_OF_MEMORY),
     (RuinedPicture, "ruined"),
     (WorkerError, "worker_lost"),
     (RelightError, "failed"),
@@ -76,7 +81,7 @@ class PictureLine:
         tell: Callable[[str, Event], None] = lambda job_id, event: None,
     ) -> None:
         self.ledger, self.shelf, self.at_once, self.checkpoint_s, self.tell = ledger, shelf, at_once, checkpoint_s, tell
-        self.card, self.ladder = card, Ladder()
+        self.card, self.ladder, self.breaker = card, Ladder(), Breaker()
         self._free = threading.Semaphore(at_once)
         self._wake, self._stopping, self._stopped = threading.Event(), threading.Event(), threading.Event()
         self._lock = threading.Condition()
@@ -119,7 +124,7 @@ class PictureLine:
     def _claim_all(self) -> None:
         while not self._stopping.is_set():
             self._free.acquire()
-            attempt = None if self._stopping.is_set() else self.ledger.claim((KIND,), "pictures")
+            attempt = None if self._stopping.is_set() else self._claim()
             if attempt is None:
                 self._free.release()
                 self._wake.wait(IDLE_S)
@@ -133,6 +138,11 @@ class PictureLine:
             with self._lock:
                 self._running[attempt.job.id], self._next = making, None
             threading.Thread(target=self._run, args=(making,), name=attempt.job.id, daemon=True).start()
+
+    def _claim(self) -> Attempt | None:
+        with self._lock:
+            running = Counter(making.attempt.job.model for making in self._running.values())
+        return self.ledger.claim((KIND,), "pictures", without=self.breaker.blocked(running))
 
     def _wait_for_others(self, model: str) -> None:
         with self._lock:
@@ -186,18 +196,35 @@ class Making:
         except JobCancelled:
             self._given_up()
         except (WorkerError, OutOfDeviceMemory) as error:
-            following = self.line.ladder.climb(kind, rung)
-            if following is not None:
-                self.line.tell(job.id, Warned(f"{error}; trying {following.words}"))
-            retry = isinstance(error, WorkerError) or following is not None
-            self.ledger.fail(self.attempt, cause_of(error), retry=retry)
+            self._failed(error, rung)
         except RelightError as error:
             self.ledger.fail(self.attempt, cause_of(error), retry=False)
         except BaseException:
             self.ledger.fail(self.attempt, Cause("internal", "an unexpected error; the log has it"), retry=False)
             raise
+        else:
+            self.line.breaker.worked(job.model)
+            if job.losses:
+                short = job.error is not None and job.error.code == OUT_OF_MEMORY
+                self.line.ladder.worked(kind, rung, sure=short)
         finally:
             self.line.shelf.give_back(pipeline)
+
+    def _failed(self, error: WorkerError | OutOfDeviceMemory, rung: Rung) -> None:
+        """What died of another job's work, or because the node stops, is not this job's fault."""
+        job, safer = self.attempt.job, following(rung)
+        if self.broken_off or (isinstance(error, WorkerLost) and error.bystander):
+            self.ledger.release(self.attempt)
+            return
+        if isinstance(error, WorkerError):
+            log.warning("job %s: %s", job.id, error)
+            self.line.breaker.lost(job.model)
+        if safer is not None:
+            self.line.tell(job.id, Warned(f"{error}; trying {safer.words}"))
+        cause = cause_of(error)
+        if job.losses:
+            cause = Cause(cause.code, f"{cause.message} (at attempt {self.attempt.number}, made {rung.words})")
+        self.ledger.fail(self.attempt, cause, retry=isinstance(error, WorkerError) or safer is not None)
 
     def _make(self, pipeline: Pipeline, request: GenerateRequest) -> Result:
         saved = self.ledger.checkpoints(self.attempt.job.id)

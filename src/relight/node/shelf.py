@@ -8,7 +8,7 @@ from collections.abc import Callable
 from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import ModelFiles
-from relight.node.ladder import Rung
+from relight.jobs.rungs import Rung
 
 
 class PipelineShelf:

@@ -27,4 +27,5 @@ def shape(model: ModelCard) -> dict[str, Any]:
         "kind": model.kind,
         "capabilities": sorted(model.capabilities),
         "loaded": model.loaded,
+        "stopped_seconds": None if model.stopped_s is None else round(model.stopped_s, 1),
     }
