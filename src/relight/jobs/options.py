@@ -52,7 +52,12 @@ def add_files(g: Any) -> None:
 
 def add_picture(g: Any) -> None:
     g.add_argument("--negative", default="", metavar="PROMPT", help="what the picture should not show")
-    g.add_argument("--width", type=int, help="pixels, a multiple of 8 (FLUX.1: 16); default: what the model is for")
+    g.add_argument(
+        "--width",
+        type=int,
+        help="pixels, a multiple of 8 (FLUX.1: 16); default: those of the picture it begins from or follows, up to "
+        "twice the model's usual area; without one what the model is for",
+    )
     g.add_argument("--height", type=int, help="as --width")
     g.add_argument("--steps", type=int, help="default: 4 for schnell, 1 for SDXL Turbo, else 20")
     g.add_argument("--cfg-scale", type=float, metavar="X", help="how strongly the prompts steer; 1 is a single pass")

@@ -9,6 +9,7 @@ import numpy as np
 from relight.errors import RequestError
 from relight.jobs.checks import Checked
 from relight.jobs.request import GenerateRequest
+from relight.jobs.size import size_of
 from relight.sampling import defaults, guidance, names, samplers, sigmas
 from relight.sampling import latents as latent_space
 from relight.sampling.parameterisation import Discrete, Flow
@@ -66,7 +67,7 @@ def settle(request: GenerateRequest, checked: Checked) -> Settled:
     sampler = named.name if named else usual.sampler
     asked = names.schedule(request.schedule) if request.schedule else None
     schedule = asked or (named and named.schedule) or usual.schedule or names.automatic(sampler)
-    width, height = request.width or usual.side, request.height or usual.side
+    width, height = size_of(request, family.name, usual.side)
     latent_space.latent_shape(family.name, width, height)
     checked.check_controlnets(control.path for control in request.controls)
 

@@ -13,13 +13,9 @@ from relight.gateway.openai.image_run import ImageRun
 from relight.gateway.openai.image_shapes import EditBody, ImageBody, Pictured, VariationBody
 from relight.gateway.pictures import painted_mask, size_of
 from relight.gateway.problem import invalid
-from relight.gateway.settings import Limits
 from relight.gateway.state import Answer, Call
 
-EDIT_PIXELS = 1024 * 1024
-"""A picture to begin from is made as large as it is, but no larger than this where nothing is said."""
 EDIT_STRENGTH, MASKED_STRENGTH, VARIATION_STRENGTH = 0.75, 1.0, 0.6
-GRID = 16
 PLAIN = ("steps", "negative_prompt", "cfg_scale", "guidance", "sampler", "schedule", "clip_skip")
 
 
@@ -70,7 +66,9 @@ def answer(call: Call, body: Pictured, asked: dict[str, Any], inputs: dict[str, 
     limits = call.gateway.settings.limits
     model = model_for(call.gateway.node, body.model, "image")
     n = body.n or 1
-    width, height = size(body, inputs, limits) or (None, None)
+    if "image" in inputs:
+        size_of(inputs["image"], "image", limits)
+    width, height = body.pixels or (None, None)
     if (width or 1) * (height or 1) * n > limits.output_pixels:
         raise invalid("size", f"n x width x height is more than {limits.output_pixels} pixels")
     request = {**asked, **{name: value for name in PLAIN if (value := getattr(body, name)) is not None}}
@@ -83,15 +81,3 @@ def answer(call: Call, body: Pictured, asked: dict[str, Any], inputs: dict[str, 
         request["preview_every"] = 1
     run = ImageRun(call, model.id, ImageAsk(request=request, inputs=inputs), body, event)
     return run.stream() if body.stream else run.whole()
-
-
-def size(body: Pictured, inputs: dict[str, bytes], limits: Limits) -> tuple[int, int] | None:
-    """What was asked for, or that of the picture to begin from, brought down to `EDIT_PIXELS`."""
-    asked = body.pixels
-    if "image" not in inputs:
-        return asked
-    width, height = size_of(inputs["image"], "image", limits)
-    if asked is not None:
-        return asked
-    scale = min(1.0, (EDIT_PIXELS / (width * height)) ** 0.5)
-    return max(64, int(width * scale) // GRID * GRID), max(64, int(height * scale) // GRID * GRID)
