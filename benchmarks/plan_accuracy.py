@@ -1,16 +1,19 @@
 """Plans against what then happens: bytes that are allocated, and seconds of a warm picture, over many combinations.
 
     python benchmarks/plan_accuracy.py --folder FOLDER                 # on the CPU: narrow models and the embedded one
-    python benchmarks/plan_accuracy.py --folder FOLDER --full --models embedded sd15 flux --seconds 220   # on a GPU
+    python benchmarks/plan_accuracy.py --folder FOLDER --full --models embedded sd15 flux --seconds 300   # on a GPU
 
-Each model is warmed up first, at the sizes marked so; other sizes, batches and placements are then predicted from those
+Each model is warmed up first, at the sizes and placements marked so; the others are then predicted from those
 measurements. A combination is generated with different prompts: the first picture fills memory, the quickest of the
-others counts. JSON lines come out, then a summary. RELIGHT_PRETEND holds the GPU to a card.
+others counts, and of the runs of a graph the median. JSON lines come out as they are found, then a summary.
+RELIGHT_PRETEND holds the GPU to a card. With --processor-time both sides are counted in the time that processors
+worked for them, which says the same on a machine with other work to do.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import lzma
 import os
 import sys
@@ -21,92 +24,30 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from comparison import PROMPTS, tell
+from comparison import PROMPTS
 from flux_files import flux_files
 from flux_shapes import PRESETS as FLUX
+from plan_cases import LARGE, SMALL, Case
+from processor_time import ProcessorBench, used
 from relight import demo
 from relight.executors.base import CompileOptions
+from relight.executors.cores import has_openvino
 from relight.jobs import models
 from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
-from relight.jobs.request import GenerateRequest
 from relight.planner.outlook import machine_for, measured
 from relight.planner.plan import Ask, Plan, Planning
 from relight.planner.profiles import pretended
 from relight.tuning import tables
+from relight.tuning.bench import Bench
 from relight.tuning.warm import Warmup
 from sd_files import sd_checkpoint
 from sd_shapes import PRESETS as SD
 
 TOKENIZER = Path(__file__).parent.parent / "tests/models/t5_tokenizer.json.xz"
 WITHIN_BYTES, WITHIN_SECONDS = 0.02, 0.15
-
-
-@dataclass(frozen=True)
-class Case:
-    """`warmed`: this size is warmed up; others are predicted from it."""
-
-    model: str
-    side: int
-    steps: int
-    batch: int = 1
-    cfg: float | None = None
-    backend: str | None = None
-    warmed: bool = False
-
-    @property
-    def request(self) -> GenerateRequest:
-        return GenerateRequest(
-            prompt="", width=self.side, height=self.side, steps=self.steps, batch=self.batch, cfg_scale=self.cfg, seed=1
-        )
-
-
-MIXED = "te=ggml-cpu,diffusion=ggml-cpu,vae=openvino"
-EMBEDDED = [
-    *(Case("embedded", side, 4, warmed=True, backend="ggml-cpu") for side in (128, 192, 256)),
-    Case("embedded", 160, 4, backend="ggml-cpu"),
-    Case("embedded", 128, 8, backend="ggml-cpu"),
-    Case("embedded", 128, 4, batch=3, backend="ggml-cpu"),
-    Case("embedded", 192, 2, batch=2, backend="ggml-cpu"),
-]
-SMALL = [
-    *EMBEDDED,
-    *(Case("sd15", side, 4, warmed=True, backend=MIXED) for side in (64, 128)),
-    Case("sd15", 96, 4, backend=MIXED),
-    Case("sd15", 128, 4, cfg=1, backend=MIXED),
-    Case("sd15", 64, 8, batch=2, backend=MIXED),
-    Case("sd15", 64, 4, backend="ggml-cpu"),
-    Case("sd15", 96, 4, cfg=1, backend="ggml-cpu"),
-    Case("sd15", 128, 6, backend="ggml-cpu"),
-    Case("sd15", 64, 2, batch=3, backend="ggml-cpu"),
-    Case("sdxl", 64, 4, warmed=True, backend=MIXED),
-    Case("sdxl", 96, 4, cfg=1, backend=MIXED),
-    Case("sdxl", 64, 6, batch=2, backend=MIXED),
-    Case("sdxl", 64, 4, backend="ggml-cpu"),
-    Case("sdxl", 128, 2, backend="ggml-cpu"),
-]
-LARGE = [
-    *EMBEDDED,
-    Case("sd15", 512, 20, warmed=True),
-    Case("sd15", 768, 10, warmed=True),
-    Case("sd15", 640, 10),
-    Case("sd15", 512, 20, cfg=1),
-    Case("sd15", 512, 10, batch=4),
-    Case("sd15", 768, 10, cfg=1),
-    Case("sd15", 512, 20, backend="te=cpu"),
-    Case("sd15", 512, 20, backend="vae=cpu"),
-    Case("flux", 512, 4, warmed=True),
-    Case("flux", 1024, 2, warmed=True),
-    Case("flux", 768, 2),
-    Case("flux", 512, 2, batch=2),
-    Case("flux", 512, 4, backend="te=cpu"),
-    Case("flux", 512, 4, backend="vae=cpu"),
-    Case("sdxl", 1024, 5, warmed=True),
-    Case("sdxl", 512, 10, warmed=True),
-    Case("sdxl", 768, 5),
-    Case("sdxl", 1024, 5, cfg=1),
-    Case("sdxl", 512, 4, batch=2),
-]
+LONGEST_CASE_S = 20.0
+"""After which a combination has no further round."""
 
 
 def main() -> None:
@@ -116,121 +57,170 @@ def main() -> None:
     p.add_argument("--models", nargs="+", choices=["embedded", "flux", "sd15", "sdxl"])
     p.add_argument("--t5-layers", type=int, default=4, help="of FLUX.1 with --full (24 is real, and 9.5 GB)")
     p.add_argument("--device", metavar="NAME", help="a GPU by name, such as a software one")
-    p.add_argument("--rounds", type=int, default=2, help="pictures of each combination (default 2)")
+    p.add_argument("--rounds", type=int, default=3, help="pictures of each combination (default 3)")
     p.add_argument("--seconds", type=float, default=float("inf"), help="begin no other combination after so many")
+    p.add_argument("--processor-time", action="store_true", help="count the time that processors work")
+    p.add_argument("--runs", type=int, default=6, help="of each graph in the warm-up, at most (default 6)")
+    p.add_argument("--out", type=Path, help="a file that the lines are added to as well")
+    p.add_argument("--table", type=Path, nargs="+", help="nothing is run: the table of such files")
     p.add_argument("--markdown", action="store_true", help="a table at the end")
     a = p.parse_args()
+    if a.table:
+        lines = [json.loads(line) for file in a.table for line in file.read_text().splitlines()]
+        report(a, [line for line in lines if line["kind"] == "case"])
+        return
     os.environ["XDG_CACHE_HOME"] = str(a.folder / "cache")
     cases = [case for case in (LARGE if a.full else SMALL) if a.models is None or case.model in a.models]
-    tell(kind="machine", **machine.describe())
-    found = list(compare(a, cases))
-    summary(found, a.markdown)
+    if not has_openvino():
+        note("openvino is not installed: what would run on it is left out")
+        cases = [case for case in cases if "openvino" not in (case.backend or "")]
+    tell(a, kind="machine", **machine.describe(), seconds_of="processors" if a.processor_time else "the wall")
+    report(a, list(Comparison(a, time.perf_counter()).compare(cases)))
 
 
-def compare(a: argparse.Namespace, cases: list[Case]) -> Iterator[dict[str, Any]]:
-    started = time.perf_counter()
-    for model in dict.fromkeys(case.model for case in cases):
-        path = str(model_file(a, model))
-        mine = [case for case in cases if case.model == model]
-        warm([case for case in mine if case.warmed], path, a.device)
-        for backend in dict.fromkeys(case.backend for case in mine):
-            settings = EngineSettings(
-                backend=backend, profile=pretended(os.environ), check_results=False, tuning=tables.folder()
-            )
-            with Pipeline(models.model_files(path, {}), settings) as pipeline:
-                for case in (case for case in mine if case.backend == backend):
-                    if time.perf_counter() - started < a.seconds:
-                        yield one(pipeline, path, case, a)
-
-
-def model_file(a: argparse.Namespace, model: str) -> Path:
-    """Made unless it is there."""
-    started = time.perf_counter()
-    if model == "embedded":
-        return demo.EMBEDDED
-    if model == "flux":
-        folder: Path = a.folder / "flux"
-        flux_files(folder, replace(FLUX["full"], t5_layers=a.t5_layers))
-        (folder / "tokenizer.json").write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
-        made = folder
-    else:
-        made = sd_checkpoint(a.folder / f"{model}.safetensors", SD[model if a.full else f"{model}-narrow"])
-    tell(kind="file", model=model, seconds=round(time.perf_counter() - started, 1))
-    return made
+def tell(a: argparse.Namespace, **values: Any) -> None:
+    line = json.dumps(values)
+    print(line, flush=True)
+    if a.out is not None:
+        with a.out.open("a") as file:
+            file.write(line + "\n")
 
 
 def note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def warm(cases: list[Case], path: str, device: str | None) -> None:
-    there, _ = machine_for(None, None, None, None, device)
-    warmup = Warmup(there, pretended(os.environ), tell=note, longest_run_s=1.5, runs=3, submissions=False)
-    for case in cases:
+@dataclass
+class Comparison:
+    a: argparse.Namespace
+    started: float
+
+    @property
+    def late(self) -> bool:
+        return time.perf_counter() - self.started > self.a.seconds
+
+    def compare(self, cases: list[Case]) -> Iterator[dict[str, Any]]:
+        for model in dict.fromkeys(case.model for case in cases):
+            if self.late:
+                return
+            path = str(self.model_file(model))
+            mine = [case for case in cases if case.model == model]
+            for case in (case for case in mine if case.warmed and not self.late):
+                self.warm(case, path)
+            for backend in dict.fromkeys(case.backend for case in mine):
+                yield from self.through(backend, path, [case for case in mine if case.backend == backend])
+
+    def through(self, backend: str | None, path: str, cases: list[Case]) -> Iterator[dict[str, Any]]:
+        settings = EngineSettings(
+            backend=backend, profile=pretended(os.environ), check_results=False, tuning=tables.folder()
+        )
+        if not self.late:
+            with Pipeline(models.model_files(path, {}), settings) as pipeline:
+                for case in cases:
+                    if not self.late:
+                        yield self.one(pipeline, path, case)
+
+    def model_file(self, model: str) -> Path:
+        """Made unless it is there."""
+        started, folder = time.perf_counter(), self.a.folder
+        if model == "embedded":
+            return demo.EMBEDDED
+        if model == "flux":
+            made = Path(folder / "flux")
+            flux_files(made, replace(FLUX["full"], t5_layers=self.a.t5_layers))
+            (made / "tokenizer.json").write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
+        else:
+            made = sd_checkpoint(folder / f"{model}.safetensors", SD[model if self.a.full else f"{model}-narrow"])
+        tell(self.a, kind="file", model=model, seconds=round(time.perf_counter() - started, 1))
+        return made
+
+    def warm(self, case: Case, path: str) -> None:
+        """Times what this case is planned to run, and nothing else."""
         started = time.perf_counter()
+        there, _ = machine_for(None, None, None, None, self.a.device)
+        bench = ProcessorBench if self.a.processor_time else Bench
+        warmup = Warmup(
+            there, pretended(os.environ), tell=note, runs=self.a.runs, quick=True, backend=case.backend, bench=bench
+        )
         warmed = warmup.warm(models.model_files(path, {}), case.request)
         tell(
+            self.a,
             kind="warm",
-            model=case.model,
-            side=case.side,
+            **{name: getattr(case, name) for name in ("model", "side", "backend")},
             seconds=round(time.perf_counter() - started, 1),
-            default=warmed.before,
-            tuned=warmed.after,
-            changes=warmed.changes,
+            timed=warmed.timed,
             failures=warmed.failures,
         )
 
+    def one(self, pipeline: Pipeline, path: str, case: Case) -> dict[str, Any]:
+        """Predicted and measured bytes and seconds of one combination."""
+        plan = self.planned(path, case)
+        reports = list(self.pictures(pipeline, case))
+        warm = min(reports[1:] or reports, key=lambda report: report["seconds"]["total"])
+        executor = plan.components[-2].part.executor
+        allocated = reports[-1]["devices"].get(executor, {})
+        gpu = plan.machine.gpu.name if plan.machine.gpu else None
+        driver = allocated.get("driver_bytes") if executor == gpu else None
+        values = {
+            "kind": "case",
+            **{name: getattr(case, name) for name in ("model", "side", "steps", "batch", "cfg", "backend", "warmed")},
+            "executor": executor,
+            "said_bytes": plan.allocated(executor),
+            "allocated_bytes": allocated.get("peak_bytes"),
+            "said_with_driver": plan.stages[0].peak.get(executor) if driver else None,
+            "driver_bytes": driver,
+            "said_s": self.said(plan),
+            "source": plan.outcome.course.total.source,
+            "measured_s": warm["seconds"]["total"],
+            "stages_said": {stage.name: round(stage.seconds.value, 4) for stage in plan.stages},
+            "stages_measured": {k: v for k, v in warm["seconds"].items() if k not in ("steps", "total")},
+        }
+        values["bytes_off"] = off(values["said_bytes"], values["allocated_bytes"])
+        values["driver_off"] = off(values["said_with_driver"], driver)
+        values["seconds_off"] = off(values["said_s"], values["measured_s"])
+        tell(self.a, **values)
+        return values
 
-def one(pipeline: Pipeline, path: str, case: Case, a: argparse.Namespace) -> dict[str, Any]:
-    """Predicted and measured bytes and seconds of one combination."""
-    plan = planned(path, case, a.device)
-    reports = [pipeline.generate(replace(case.request, prompt=prompt)).report for prompt in PROMPTS[: a.rounds]]
-    warm = min(reports[1:], key=lambda report: report["seconds"]["total"])
-    executor = plan.components[-2].part.executor
-    used = reports[-1]["devices"].get(executor, {})
-    said = plan.allocated(executor)
-    gpu = plan.machine.gpu.name if plan.machine.gpu else None
-    driver = used.get("driver_bytes") if executor == gpu else None
-    values = {
-        "kind": "case",
-        **{name: getattr(case, name) for name in ("model", "side", "steps", "batch", "cfg", "backend", "warmed")},
-        "executor": executor,
-        "said_bytes": said,
-        "allocated_bytes": used.get("peak_bytes"),
-        "said_with_driver": plan.stages[0].peak.get(executor) if driver else None,
-        "driver_bytes": driver,
-        "said_s": plan.outcome.course.total.value,
-        "source": plan.outcome.course.total.source,
-        "measured_s": warm["seconds"]["total"],
-        "stages_said": {stage.name: round(stage.seconds.value, 4) for stage in plan.stages},
-        "stages_measured": {k: v for k, v in warm["seconds"].items() if k not in ("steps", "total")},
-    }
-    values["bytes_off"] = off(values["said_bytes"], values["allocated_bytes"])
-    values["driver_off"] = off(values["said_with_driver"], driver)
-    values["seconds_off"] = off(values["said_s"], values["measured_s"])
-    tell(**values)
-    return values
+    def pictures(self, pipeline: Pipeline, case: Case) -> Iterator[dict[str, Any]]:
+        began = time.perf_counter()
+        for number in range(self.a.rounds):
+            if number < 2 or time.perf_counter() - began < LONGEST_CASE_S:
+                yield self.picture(pipeline, case, PROMPTS[number % len(PROMPTS)])
 
+    def picture(self, pipeline: Pipeline, case: Case, prompt: str) -> dict[str, Any]:
+        """The report of one, its total as asked for."""
+        before = used(worker.pid for worker in pipeline.fleet.workers.values()) if self.a.processor_time else 0.0
+        made = pipeline.generate(replace(case.request, prompt=prompt)).report
+        if self.a.processor_time:
+            made["seconds"]["total"] = used(worker.pid for worker in pipeline.fleet.workers.values()) - before
+        return made
 
-def planned(path: str, case: Case, device: str | None) -> Plan:
-    there, _ = machine_for(None, None, None, None, device)
-    profile = pretended(os.environ)
-    timings = measured(None, profile, with_gpu=True)
-    planning = Planning(there, Ask(backend=case.backend, options=CompileOptions()), timings)
-    return planning.of_files(path, models.model_files(path, {}), case.request)
+    def said(self, plan: Plan) -> float:
+        """Of the whole picture; processors work for what runs beside other things, too."""
+        course = plan.outcome.course
+        if self.a.processor_time:
+            return sum(part.seconds.value for part in course.parts.values())
+        return course.total.value
+
+    def planned(self, path: str, case: Case) -> Plan:
+        there, _ = machine_for(None, None, None, None, self.a.device)
+        timings = measured(None, pretended(os.environ), with_gpu=True)
+        planning = Planning(there, Ask(backend=case.backend, options=CompileOptions()), timings)
+        return planning.of_files(path, models.model_files(path, {}), case.request)
 
 
 def off(said: float | None, found: float | None) -> float | None:
     return None if not said or not found else said / found - 1
 
 
-def summary(found: list[dict[str, Any]], markdown: bool) -> None:
+def report(a: argparse.Namespace, found: list[dict[str, Any]]) -> None:
     for name, bound in (("bytes_off", WITHIN_BYTES), ("driver_off", WITHIN_BYTES), ("seconds_off", WITHIN_SECONDS)):
         values = [each[name] for each in found if each[name] is not None]
         if values:
             worst = max(values, key=abs)
-            tell(kind="summary", what=name, of=len(values), within=sum(abs(v) <= bound for v in values), worst=worst)
-    if markdown:
+            within = sum(abs(value) <= bound for value in values)
+            tell(a, kind="summary", what=name, of=len(values), within=within, worst=worst)
+    if a.markdown or a.table:
         print("\n".join(table(found)))
 
 

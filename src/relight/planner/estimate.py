@@ -93,7 +93,7 @@ class Estimator:
 
     def _by_rule(self, component: str) -> str:
         cpu, kind = self.machine.cpu, self.networks.files.kind(component)
-        if component not in ON_OPENVINO and kind != "unet":
+        if not cpu.openvino or (component not in ON_OPENVINO and kind != "unet"):
             return "ggml-cpu"
         parameters = self.networks.parameters(component)
         if parameters < ON_OPENVINO.get(component, UNET_WORTH):

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from relight.executors.choices import UNKNOWN_CORES
-from relight.executors.cores import physical_cores
+from relight.executors.cores import has_openvino, physical_cores
 from relight.planner import rates
 from relight.planner.profiles import PROFILES, Profile
 from relight.planner.rates import Rates
@@ -47,7 +47,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Cpu:
-    """`available` RAM counts the page cache as free; `disk` is bytes a second of a cold read."""
+    """`available` RAM counts the page cache as free; `disk` is bytes a second of a cold read; `openvino`: whether its
+    package is installed."""
 
     name: str
     cores: int
@@ -57,6 +58,7 @@ class Cpu:
     bf16: bool = False
     amx: bool = False
     disk: float = DISK_BYTES_S["ssd"]
+    openvino: bool = True
 
     @cached_property
     def _rates(self) -> dict[str, Rates]:
@@ -91,6 +93,7 @@ def this_cpu(threads: int | None = None) -> Cpu:
         avx512="avx512f" in flags,
         bf16="avx512_bf16" in flags or "amx_bf16" in flags,
         amx="amx_bf16" in flags,
+        openvino=has_openvino(),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from types import TracebackType
+from typing import ClassVar
 
 from relight.errors import ExecutorError, WorkerError
 from relight.executors.base import CompileOptions
@@ -17,7 +18,6 @@ from relight.jobs.request import ModelFiles
 from relight.tuning.tables import Timed
 from relight.workers.process import Worker
 
-COMMAND = (sys.executable, "-u", "-P", "-m", "relight.tuning.child")
 RUNS, BUDGET_S = 6, 4.0
 
 
@@ -25,6 +25,8 @@ class Bench(AbstractContextManager["Bench"]):
     """`environment` is that of every worker, `limits` the bytes by device. A way of computing that fails has no time.
 
     Not for use by two threads at once."""
+
+    command: ClassVar[tuple[str, ...]] = (sys.executable, "-u", "-P", "-m", "relight.tuning.child")
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Bench(AbstractContextManager["Bench"]):
             known.close()
             self.executors = {each for each in self.executors if worker_name(each) != name}
             self.opened = {each: where for each, where in self.opened.items() if worker_name(where) != name}
-        self.workers[name] = Worker(f"timing {name}", self.environment, command=COMMAND)
+        self.workers[name] = Worker(f"timing {name}", self.environment, command=self.command)
         return self.workers[name]
 
     def open(self, component: str, executor: str) -> Worker:

@@ -22,6 +22,8 @@ def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.Arg
     p.add_argument("--threads", type=int, metavar="N")
     p.add_argument("--max-vram", type=float, metavar="GIB")
     p.add_argument("--device", metavar="NAME", help="a GPU by its name in relight devices; default: the first real one")
+    p.add_argument("--backend", metavar="SPEC", help="as for generate: what is sent somewhere is timed there alone")
+    p.add_argument("--quick", action="store_true", help="only what is planned: no alternatives are timed")
     p.add_argument("--again", action="store_true", help="time what was timed before, too")
     p.add_argument("--json", action="store_true", help="print one JSON object, last on stdout")
     p.set_defaults(run=warm)
@@ -40,7 +42,9 @@ def warm(a: argparse.Namespace) -> None:
     from relight.tuning.warm import Warmup
 
     machine, _ = machine_for(None, a.max_vram, a.threads, None, a.device)
-    warmup = Warmup(machine, pretended(os.environ), a.threads, tell=_note, again=a.again)
+    warmup = Warmup(
+        machine, pretended(os.environ), a.threads, tell=_note, again=a.again, quick=a.quick, backend=a.backend
+    )
     kept = pipelines.cache_home() / pipelines.FOLDER
     _note(f"pipelines are kept in {kept}, measurements in {tables.folder()}")
     found, failed = [], 0

@@ -48,11 +48,18 @@ def of_gpu(description: str, variables: str = "") -> Identity:
 
 def engine(environ: Mapping[str, str]) -> str:
     """Versions of the packages with the kernels; one's own build of ggml by when it was made."""
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
+    versions = [f"{package} {version(package)}" for package in PACKAGES]
     if folder := environ.get(OWN_ENGINE):
         times = [path.stat().st_mtime_ns for path in sorted(Path(folder).glob("*ggml*"))]
         versions.append(f"{folder} {max(times, default=0)}")
     return ", ".join([*versions, platform.machine()])
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of no package"
 
 
 def driver(description: str) -> str:

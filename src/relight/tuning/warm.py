@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from relight.executors.base import CompileOptions
@@ -18,6 +19,7 @@ from relight.graph import Graph
 from relight.jobs.checks import Checked
 from relight.jobs.fleet import ON_OPENVINO, UNET_WORTH
 from relight.jobs.request import GenerateRequest, ModelFiles
+from relight.planner import backends
 from relight.planner.choices import Chooser, Outcome
 from relight.planner.estimate import Estimator
 from relight.planner.machine import Machine
@@ -68,7 +70,8 @@ class Warmed:
 class Warmup:
     """One machine. `where` is the folder of the tables; `runs` of each way at most, besides the first; alternatives
     estimated at more than `longest_run_s` a run are left out; `again` times what is known, too; `submissions`: also how
-    many operations a submission should have."""
+    many operations a submission should have. `quick`: no alternatives at all, only what is planned. `backend` as
+    `--backend` takes it: what is sent somewhere is timed there alone."""
 
     machine: Machine
     profile: Profile | None = None
@@ -79,7 +82,10 @@ class Warmup:
     longest_run_s: float = LONGEST_RUN_S
     runs: int = RUNS
     submissions: bool = True
+    quick: bool = False
+    backend: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    bench: type[Bench] = Bench
 
     def tables(self) -> Tuned:
         cpu, gpu = self.machine.cpu, self.machine.gpu
@@ -97,13 +103,14 @@ class Warmup:
             work = workload(checked, request)
             signatures = {name: signature(name, networks.component(name).checkpoint) for name in work.names}
             tuned.network = signatures.get
-            chooser = Chooser(work, Estimator(networks, self.machine, tuned), dict.fromkeys(work.names, "auto"))
+            chooser = Chooser(work, Estimator(networks, self.machine, tuned), self._wanted(work))
             planned = chooser.choose()
             with self._bench(files) as bench:
                 timed = self._time(chooser, planned, tuned, bench)
                 failures = tuple(bench.failures)
-            self._time_submissions(files, chooser, tuned)
-            self._time_threads(files, chooser, tuned)
+            if not self.quick:
+                self._time_submissions(files, chooser, tuned)
+                self._time_threads(files, chooser, tuned)
             default = chooser.outcome(planned.placement.device, dict.fromkeys(work.names, CompileOptions()))
             best = chooser.choose()
         self._save(tuned)
@@ -113,11 +120,16 @@ class Warmup:
             files.name, value(default.course), value(best.course), first, len(timed), failures, changes(default, best)
         )
 
+    def _wanted(self, work: Workload) -> dict[str, str]:
+        gpu = self.machine.gpu
+        said = backends.on_gpu(backends.parse(self.backend), gpu.name if gpu else None)
+        return {name: said[name] for name in work.names}
+
     def _bench(self, files: ModelFiles, more: Mapping[str, str] | None = None, threads: int | None = None) -> Bench:
         profile = self.profile.environment if self.profile else {}
         environment = {**pipelines.environment(), **profile, **self.environment, **(more or {})}
         gpu = self.machine.gpu
-        return Bench(files, environment, {gpu.name: gpu.budget} if gpu else {}, threads or self.threads)
+        return self.bench(files, environment, {gpu.name: gpu.budget} if gpu else {}, threads or self.threads)
 
     def _time(self, chooser: Chooser, planned: Outcome, tuned: Tuned, bench: Bench) -> list[Timed]:
         tasks = list(self.tasks(chooser, planned))
@@ -135,7 +147,8 @@ class Warmup:
         assert table is not None and network is not None
         seen: list[Timed] = []
         new: list[Timed] = []
-        for way in alternatives(graph, task.executor, bf16=self.machine.cpu.bf16):
+        ways = alternatives(graph, task.executor, bf16=self.machine.cpu.bf16)
+        for way in islice(ways, 1) if self.quick else ways:
             best = min(seen, key=lambda each: each.seconds).options if seen else CompileOptions()
             options = replace(best, **way)  # type: ignore[arg-type]
             timed = None if self.again else next(_exact(table, network, task, options), None)
@@ -151,24 +164,28 @@ class Warmup:
 
     def tasks(self, chooser: Chooser, planned: Outcome) -> Iterator[Task]:
         """What is planned, then the other executors and pieces that fit and are not hopeless."""
-        work, estimator = chooser.work, chooser.estimator
+        work = chooser.work
         for name in work.names:
             part = planned.course.parts[name]
-            for executor in self._executors(name, chooser):
+            for executor in dict.fromkeys([part.executor, *self._executors(name, chooser)]):
                 for sizes in pieces(name, work, planned, executor):
                     mine = executor == part.executor and sizes == work.sizes_in(name, planned.placement)
-                    run = estimator.run(name, executor, sizes, CompileOptions()).value
-                    if mine or (run < self.longest_run_s and self._fits(name, executor, sizes, chooser)):
+                    if mine or (not self.quick and self._worth_timing(name, executor, sizes, chooser)):
                         yield Task(name, executor, sizes, mine)
 
     def _executors(self, name: str, chooser: Chooser) -> list[str]:
-        gpu = self.machine.gpu
+        """That a component may be on, by what the user said."""
+        gpu, wanted = self.machine.gpu, chooser.wanted[name]
         networks = chooser.estimator.networks
-        found = [gpu.name, "ggml-cpu"] if gpu is not None else ["ggml-cpu"]
+        found = [gpu.name, "ggml-cpu"] if gpu is not None and wanted == "auto" else ["ggml-cpu"]
         least = ON_OPENVINO.get(name, UNET_WORTH if networks.files.kind(name) == "unet" else None)
-        if least is not None and networks.parameters(name) >= least:
+        if least is not None and networks.parameters(name) >= least and self.machine.cpu.openvino:
             found.append("openvino")
-        return found
+        return found if wanted in ("auto", "cpu") else []
+
+    def _worth_timing(self, name: str, executor: str, sizes: Mapping[str, int], chooser: Chooser) -> bool:
+        run = chooser.estimator.run(name, executor, sizes, CompileOptions()).value
+        return run < self.longest_run_s and self._fits(name, executor, sizes, chooser)
 
     def _fits(self, name: str, executor: str, sizes: Mapping[str, int], chooser: Chooser) -> bool:
         gpu, networks = self.machine.gpu, chooser.estimator.networks
