@@ -17,7 +17,7 @@ class Tenant:
         self.busy, self.willing = False, True
         self.left = 0
 
-    def leave(self) -> bool:
+    def leave(self, *, wholly: bool = False) -> bool:
         assert not self.busy
         self.left += self.willing
         return self.willing

@@ -27,7 +27,6 @@ class FakeLlm:
     """What was asked of the process."""
 
     done: list[Any] = field(default_factory=list)
-    alive: bool = True
     broken: bool = False
 
     def load(self, path: Path, settings: LoadSettings) -> None:
@@ -45,7 +44,7 @@ class FakeLlm:
 class Pictures:
     busy = False
 
-    def leave(self) -> bool:
+    def leave(self, *, wholly: bool = False) -> bool:
         return not self.busy
 
 
@@ -100,7 +99,7 @@ def test_more_layers_go_once_pictures_have_ended_but_never_while_somebody_uses_i
             assert llm.done == [("load", "tiny", 0)]
     with talk.use("tiny", model):
         pass
-    assert llm.done[1:] == ["save", "unload", ("load", "tiny", ALL)]
+    assert llm.done[1:] == ["unload", ("load", "tiny", ALL)]
     assert card.held() == {NAME: bytes_of(model, ALL), "pictures": 0}
 
 
@@ -109,7 +108,7 @@ def test_it_leaves_for_pictures_when_idle_and_comes_back(model: Path) -> None:
     with talk.use("tiny", model):
         assert not talk.leave()
     card.take("pictures", card.total)
-    assert llm.done[1:] == ["save", "unload"] and talk.model is None
+    assert llm.done[1:] == ["unload"] and talk.model is None
     with talk.use("tiny", model):
         pass
     assert llm.done[-1] == ("load", "tiny", ALL)
@@ -129,7 +128,7 @@ def test_another_model_waits_until_the_one_in_use_is_idle(model: Path, tmp_path:
         thread.join(0.1)
         assert thread.is_alive() and talk.model == "tiny"
     thread.join(10)
-    assert llm.done == [("load", "tiny", ALL), "save", "unload", ("load", "other", ALL)]
+    assert llm.done == [("load", "tiny", ALL), "unload", ("load", "other", ALL)]
 
 
 def test_a_model_that_cannot_be_loaded_holds_nothing(model: Path) -> None:

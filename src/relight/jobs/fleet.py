@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,8 @@ from relight.workers.patience import DEFAULT_S
 from relight.workers.process import Event, Worker
 from relight.workers.protocol import Message
 from relight.workers.ram import available_ram
+
+log = logging.getLogger(__name__)
 
 HEADROOM_BYTES = GIB // 4
 """Left to the driver and the desktop of what the device says is free."""
@@ -369,6 +372,18 @@ class Fleet:
     ) -> Message:
         everything = {"component": component, "sizes": dict(sizes), **values}
         return self.worker(device).call(method, everything, arrays, on_event, owner)
+
+    def leave_gpu(self) -> None:
+        """Close all that is open on the GPU. A worker that cannot is ended, and found to be lost later."""
+        if self.gpu is None:
+            return
+        on_it = [name for (name, _), where in list(self.opened.items()) if where == self.gpu.name]
+        try:
+            for name in on_it:
+                self.close_component(name, self.gpu.name)
+        except WorkerError as error:
+            log.warning("%s is ended to free its memory: %s", self.gpu.name, error)
+            self.workers[self.gpu.name].kill()
 
     def close(self, *, at_once: bool = False) -> None:
         """End the workers; `at_once` without waiting for what they do."""

@@ -147,6 +147,12 @@ class Pipeline(AbstractContextManager["Pipeline"]):
     def _course(self, settled: Settled, gpu: Gpu, placement: Placement) -> Course:
         return self._forecasts(gpu).course(settled, gpu.name, self.settings.options)(placement)
 
+    def leave_gpu(self) -> None:
+        """Give the GPU's memory back while nothing is under way; the next picture loads it anew. What the CPU has, and
+        the programs that the driver has built, stay."""
+        with self._arranging:
+            self.fleet.leave_gpu()
+
     def _wait_for_all(self) -> None:
         wait([task for run in self._runs for task in run.tasks if not task.cancelled()])
 

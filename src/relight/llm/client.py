@@ -77,6 +77,11 @@ class Llm:
         link = self._link
         return link.pid if link is not None and link.alive else None
 
+    def start(self) -> None:
+        """Start the process, so that the first model need not wait for that. Raises WorkerError, WorkerLost."""
+        with self._lock:
+            self._process()
+
     def load(self, path: Path, settings: LoadSettings = LoadSettings(), on_progress: Progress | None = None) -> Loaded:  # noqa: B008
         """Load a GGUF file; what was loaded before goes first. Raises ModelFileError, OutOfDeviceMemory, WorkerLost."""
         with self._lock:
@@ -110,8 +115,12 @@ class Llm:
         return len(_last(self._ready(), "count", {"text": text}, None).values["tokens"])
 
     def save(self, *, to_disk: bool = True) -> int:
-        """Keep every conversation in the model's memory, in files too where there is a folder; how many are kept."""
-        return int(_last(self._ready(), "save", {"to_disk": to_disk}, None).values["kept"])
+        """Keep every conversation, those of models that were unloaded too, and in files where there is a folder; how
+        many are kept. Nothing is, and nothing is started, where no process runs."""
+        link = self._link
+        if link is None or not link.alive:
+            return 0
+        return int(_last(link, "save", {"to_disk": to_disk}, None).values["kept"])
 
     def stats(self) -> Stats:
         return Stats(**_last(self._ready(), "stats", {}, None).values)
@@ -142,12 +151,15 @@ class Llm:
             return self._link
 
     def _call(self, method: str, values: Mapping[str, Any], on_progress: Progress | None = None) -> Message:
+        return _last(self._process(), method, values, on_progress)
+
+    def _process(self) -> Link:
         if self._link is None or not self._link.alive:
             if self._link is not None:
                 self.restarts += 1
                 self._link.kill()
             self._link = Link(self.environment, self.start_deadline_s)
-        return _last(self._link, method, values, on_progress)
+        return self._link
 
 
 def _last(link: Link, method: str, values: Mapping[str, Any], on_progress: Progress | None) -> Message:

@@ -26,15 +26,18 @@ class Tenant(Protocol):
     def busy(self) -> bool:
         """Whether somebody waits for what it does now."""
 
-    def leave(self) -> bool:
-        """Give all of it back; False where it has become busy meanwhile. It must not wait for one that asks the card
-        for anything."""
+    def leave(self, *, wholly: bool = False) -> bool:
+        """Give all of it back, and `wholly` also what it keeps elsewhere to come back soon; False where it has become
+        busy meanwhile. It must not wait for one that asks the card for anything."""
 
 
 @dataclass
 class Holding:
+    """`there`: whether it has anything, on the card or kept elsewhere."""
+
     tenant: Tenant
     nbytes: int = 0
+    there: bool = False
     pinned: bool = False
     used: float = 0.0
 
@@ -76,7 +79,7 @@ class Card:
                     "Wait until that is idle, or take a smaller model or picture"
                 )
             grown = nbytes - mine.nbytes
-            mine.nbytes, mine.used = nbytes, time.monotonic()
+            mine.nbytes, mine.there, mine.used = nbytes, True, time.monotonic()
         if left:
             self._wait_until_free(grown)
 
@@ -128,10 +131,7 @@ class Card:
         """Let it leave, pinned or not; False where it is busy."""
         with self._lock:
             holding = self._holdings[name]
-            gone = not holding.tenant.busy and holding.tenant.leave()
-            if gone:
-                holding.nbytes = 0
-            return gone
+            return not holding.tenant.busy and self._gone(holding)
 
     def leave_if_idle(self, after_s: float) -> list[str]:
         """Those that were unused for so long leave; their names."""
@@ -140,9 +140,12 @@ class Card:
             idle = [
                 name
                 for name, h in self._holdings.items()
-                if h.nbytes and not h.pinned and not h.tenant.busy and now - h.used >= after_s
+                if h.there and not h.pinned and not h.tenant.busy and now - h.used >= after_s
             ]
-            gone = [name for name in idle if self._holdings[name].tenant.leave()]
-            for name in gone:
-                self._holdings[name].nbytes = 0
+            return [name for name in idle if self._gone(self._holdings[name])]
+
+    def _gone(self, holding: Holding) -> bool:
+        gone = holding.tenant.leave(wholly=True)
+        if gone:
+            holding.nbytes, holding.there = 0, False
         return gone

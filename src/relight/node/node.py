@@ -75,13 +75,15 @@ class RelightNode:
             self._learn(job)
         self.line.start()
         self._tidy.start()
+        if any(entry.kind == "chat" for entry in self.registry.entries().values()):
+            threading.Thread(target=self.talk.get_ready, name="language model", daemon=True).start()
 
     def stop(self, drain_s: float) -> None:
         """What runs may end within `drain_s`; the rest goes on from its checkpoints next time."""
         self._stopping.set()
         self.line.stop(drain_s)
         self._unwatch()
-        self.shelf.leave()
+        self.shelf.leave(wholly=True)
         self.talk.close()
         self.health_checks.close()
         for pool in (self._clerks, self._embedding):
@@ -109,7 +111,7 @@ class RelightNode:
     def _unload(self, model: str) -> bool:
         for name, tenant in ((KIND, self.shelf), (NAME, self.talk)):
             if tenant.model == model:
-                return self.card.send_away(name) if self.card is not None else tenant.leave()
+                return self.card.send_away(name) if self.card is not None else tenant.leave(wholly=True)
         return True
 
     # -------------------------------------------------------------------------------------------------------- jobs

@@ -47,12 +47,15 @@ class PipelineShelf:
             self._users -= 1
             self._lock.notify_all()
 
-    def leave(self) -> bool:
-        """Close what is open, unless it is in use; whether it was not."""
+    def leave(self, *, wholly: bool = False) -> bool:
+        """Leave the card, and `wholly` close what is open, unless it is in use; whether it was not."""
         with self._lock:
             if self._users:
                 return False
-            self._close()
+            if wholly or self._open is None:
+                self._close()
+            else:
+                self._open.leave_gpu()
             return True
 
     def _close(self) -> None:

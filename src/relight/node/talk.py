@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
-from relight.errors import DoesNotFit
+from relight.errors import DoesNotFit, WorkerError
 from relight.llm.asks import LoadSettings
 from relight.llm.client import Llm
 from relight.node.card import Card
-from relight.planner.language import read_language_model
+from relight.planner.language import LanguageModel, read_language_model
+from relight.weights.shards import weight_files
+
+log = logging.getLogger(__name__)
 
 NAME = "language model"
+SAVE_S = 10.0
+"""What conversations may take to be written when the node stops."""
 
 
 class Talk:
@@ -42,6 +49,13 @@ class Talk:
     @property
     def model(self) -> str | None:
         return self._model[0] if self._model else None
+
+    def get_ready(self) -> None:
+        """Start the process, so that no chat waits for that."""
+        try:
+            self.llm.start()
+        except WorkerError as error:
+            log.warning("%s", error)
 
     @contextmanager
     def use(self, name: str, path: Path) -> Iterator[Llm]:
@@ -83,7 +97,7 @@ class Talk:
         """So many layers, or the fewer that there is room for by the time it is taken."""
         while self.card is not None and layers:
             try:
-                self.card.take(NAME, read_language_model(path).on_gpu(layers, self.context))
+                self.card.take(NAME, described(path).on_gpu(layers, self.context))
                 return layers
             except DoesNotFit:  # pictures began since
                 layers = min(layers - 1, self._layers(path))
@@ -95,29 +109,51 @@ class Talk:
         """As many as fit beside what is at work there; all or those asked for where it has the room."""
         if self.card is None or not self.settings.n_gpu_layers:
             return 0
-        fitting = read_language_model(path).most_layers(self.card.room(NAME), self.context)
+        fitting = described(path).most_layers(self.card.room(NAME), self.context)
         asked = self.settings.n_gpu_layers
         return fitting if asked < 0 else min(fitting, asked)
 
-    def leave(self) -> bool:
-        """Conversations are kept; the model goes. False while somebody uses or loads it: who loads asks the card, and
-        waiting for him here would stop both."""
+    def leave(self, *, wholly: bool = False) -> bool:
+        """The model goes, the process and its conversations stay; `wholly` writes these to files. False while somebody
+        uses or loads it: who loads asks the card, and waiting for him here would stop both."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
             if self._users:
                 return False
             self._leave()
+            if wholly:
+                self._save()
             return True
         finally:
             self._lock.release()
 
     def _leave(self) -> None:
-        if self._model is not None and self.llm.alive:
-            self.llm.save(to_disk=self.settings.states.folder is not None)
+        """Nobody waits for a disk: what the budget of RAM does not hold is all that is written."""
+        if self._model is not None:
             self.llm.unload()
         self._model = None
 
+    def _save(self) -> None:
+        try:
+            self.llm.save(to_disk=self.settings.states.folder is not None)
+        except WorkerError as error:
+            log.warning("conversations are not kept: %s", error)
+
     def close(self) -> None:
+        saving = threading.Thread(target=self._save, daemon=True)
+        saving.start()
+        saving.join(SAVE_S)
         self.llm.close()
         self._model = None
+
+
+def described(path: Path) -> LanguageModel:
+    """A vocabulary takes time to read: a model that comes back has the one it had. Raises ModelFileError."""
+    files = weight_files(path)
+    return _described(files[0], tuple(file.stat().st_mtime_ns for file in files))
+
+
+@lru_cache(4)
+def _described(path: Path, changed: tuple[int, ...]) -> LanguageModel:
+    return read_language_model(path)
