@@ -83,6 +83,7 @@ MAY_IMPORT = {
         "models",
         "weights",
         "executors.base",
+        "executors.cores",
         "store.catalogue",  # where the files of a name are; fetching them is no job's
     },
     "store": {"weights", "executors"},

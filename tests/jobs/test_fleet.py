@@ -70,6 +70,26 @@ def test_a_software_device_is_only_taken_by_name() -> None:
     assert found is not None and found.description == "llvmpipe"
 
 
+def test_a_machine_without_a_gpu_is_asked_for_one_once() -> None:
+    """A worker that looks for it takes half a second, of every picture."""
+    FakeWorker.devices = [CPU]
+    ours = Fleet(NOWHERE, EngineSettings())
+    assert ours.find_gpu(set(), needed=True) is None and ours.find_gpu(set(), needed=True) is None
+    assert len(FakeWorker.all) == 1
+    with pytest.raises(ConfigError, match="no device vulkan0"):
+        ours.find_gpu({"vulkan0"}, needed=True)
+
+
+def test_one_whose_gpu_was_lost_is_asked_again() -> None:
+    ours = Fleet(NOWHERE, EngineSettings())
+    assert ours.find_gpu(set(), needed=True) is not None
+    FakeWorker.all[0].alive, FakeWorker.devices = False, [CPU]
+    ours.drop_lost()
+    assert ours.find_gpu(set(), needed=True) is None  # while the driver starts again
+    FakeWorker.devices = [CARD, CPU]
+    assert ours.find_gpu(set(), needed=True) is not None
+
+
 def test_no_worker_is_started_where_nothing_may_go_to_a_gpu() -> None:
     assert Fleet(NOWHERE, EngineSettings()).find_gpu(set(), needed=False) is None
     assert FakeWorker.all == []
