@@ -170,7 +170,7 @@ def test_obedient_clients_get_in_while_many_strangers_knock_once(clock: HandCloc
 
 
 def test_a_short_queue_does_not_run_dry_for_promises_that_nobody_takes_up(clock: HandClock) -> None:
-    line = Line(clock, limit=4)
+    line = Line(clock, limit=5)
     for _ in range(300):
         now = line.second()
         for stranger in range(5):

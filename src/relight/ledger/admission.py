@@ -83,7 +83,8 @@ class Admission:
         jobs = load.queued + len(before) + math.ceil(kept)
         seconds = load.seconds + sum(each.seconds for each in before) + kept * load.mean_s
         input_bytes = load.input_bytes + sum(each.input_bytes for each in before)
-        reasons = self._reasons(jobs, seconds, input_bytes, alone=jobs == 1)
+        most = self._limits.queued if own else self._for_newcomers
+        reasons = self._reasons(jobs, most, seconds, input_bytes, alone=jobs == 1)
         if reasons:
             more = max(0.0, all_promised - kept)
             wait_s = self._wait_s(jobs + math.ceil(more), seconds + more * load.mean_s, load)
@@ -110,7 +111,7 @@ class Admission:
         taken_up = self._kept / self._made
         due = [taken_up * bisect_right(self._promises, now + ahead, key=_due) for ahead in LOOKED_AHEAD_S]
         kept = [come - load.left_after(ahead) for come, ahead in zip(due, LOOKED_AHEAD_S, strict=True)]
-        most = max(1, self._limits.queued - KEEPS_BUSY)
+        most = max(1, self._for_newcomers - KEEPS_BUSY)
         return taken_up * len(self._promises), min(most, max(0.0, *kept))
 
     def _judge(self, kept: int, made: int) -> None:
@@ -122,10 +123,15 @@ class Admission:
         """It has its row, or will not get one."""
         self._coming.remove(asked)
 
-    def _reasons(self, jobs: int, seconds: float, input_bytes: int, *, alone: bool) -> list[str]:
+    @property
+    def _for_newcomers(self) -> int:
+        """Places but for an eighth: those who were told a time find room also where jobs take longer than predicted."""
+        return self._limits.queued - (self._limits.queued + 4) // 8
+
+    def _reasons(self, jobs: int, most: int, seconds: float, input_bytes: int, *, alone: bool) -> list[str]:
         limits, reasons = self._limits, []
-        if jobs > limits.queued:
-            reasons.append(f"{jobs - 1} jobs wait or are promised a place, and {limits.queued} may")
+        if jobs > most:
+            reasons.append(f"{jobs - 1} jobs wait or are promised a place, and {most} may")
         if seconds > limits.queued_seconds and not alone:
             reasons.append(f"{seconds:.0f} s of work would wait with this one, and {limits.queued_seconds:.0f} s may")
         if input_bytes > limits.input_bytes and not alone:
@@ -134,7 +140,7 @@ class Admission:
 
     def _wait_s(self, jobs: int, seconds: float, load: Load) -> float:
         """Jobs leave the queue one by one: the first when a running one ends, then each after a mean job's time."""
-        too_many = max(0, jobs - self._limits.queued - 1)
+        too_many = max(0, jobs - self._for_newcomers - 1)
         return max(load.next_begin_s + too_many * load.mean_s, seconds - self._limits.queued_seconds)
 
 
