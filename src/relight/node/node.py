@@ -100,9 +100,9 @@ class RelightNode:
                 created=entry.created,
                 capabilities=frozenset({"edits"} if entry.kind == "image" else {"tools", "embeddings"}),
                 loaded=entry.name in loaded,
+                stopped_s=stopped.get(entry.name),
             )
             for entry in self.registry.entries().values()
-                stopped_s=stopped.get(entry.name),
         ]
 
     async def unload(self, model: str) -> bool:
@@ -129,9 +129,9 @@ class RelightNode:
         self, model: str, ask: gateway.ImageAsk, owner: str, key: str | None, join: bool, priority: int
     ) -> gateway.JobView:
         self.registry.entry(model, "image")
+        self.line.breaker.check(model)
         lacking = [name for name in pictures_named(ask.request) if name not in ask.inputs]
         if lacking:
-        self.line.breaker.check(model)
             raise RequestError(f"no picture {lacking[0]!r} came with the request")
         if not ask.request.get("controls"):
             request_of(ask.request, ask.inputs)  # what is wrong is told at once, not by a failed job
@@ -301,8 +301,6 @@ class RelightNode:
             ),
             gateway.Metric("card_held_bytes", "gauge", "Of the card", [({"by": n}, b) for n, b in held.items()]),
             gateway.Metric(
-                "llm_restarts", "counter", "Of the language model's process", [({}, self.talk.llm.restarts)]
-            gateway.Metric(
                 "worker_deaths", "counter", "Under pictures", [({"model": m}, n) for m, n in breaker.deaths().items()]
             ),
             gateway.Metric(
@@ -311,6 +309,11 @@ class RelightNode:
                 "Until a model whose workers died again and again is tried again",
                 [({"model": model}, seconds) for model, seconds in breaker.stopped().items()],
             ),
+            gateway.Metric(
+                "busy", "gauge", "1 at work", [({"by": KIND}, self.line.busy), ({"by": NAME}, self.talk.busy)]
+            ),
+            gateway.Metric(
+                "llm_restarts", "counter", "Of the language model's process", [({}, self.talk.llm.restarts)]
             ),
         ]
 
