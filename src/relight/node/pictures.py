@@ -177,6 +177,7 @@ class Making:
         self._progress: dict[str, Any] = {}
         self._told = 0.0
         self._lock = threading.Lock()
+        self._pipeline: Pipeline | None = None
 
     def run(self) -> None:
         job = self.attempt.job
@@ -185,13 +186,14 @@ class Making:
             asked = dict(job.request) | dict(job.chosen)
             kind = (job.model, asked.get("width"), asked.get("height"), asked.get("batch"))
             rung = self.line.ladder.rung(kind, job.losses)
-            pipeline = self.line.shelf.take(job.model, rung)
+            pipeline = self._pipeline = self.line.shelf.take(job.model, rung)
         except RelightError as error:
             self.ledger.fail(self.attempt, cause_of(error), retry=False)
             return
         try:
             request = request_of(asked, self._inputs(asked), pipeline.checked.files)
             result = self._make(pipeline, rung.request(request))
+            self._give_back()
             self.ledger.commit(self.attempt, results_of(result), result.report)
         except JobCancelled:
             self._given_up()
@@ -208,7 +210,13 @@ class Making:
                 short = job.error is not None and job.error.code == OUT_OF_MEMORY
                 self.line.ladder.worked(kind, rung, sure=short)
         finally:
-            self.line.shelf.give_back(pipeline)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Once, before anybody hears of the picture: whoever then asks for the card shall find it free."""
+        if self._pipeline is not None:
+            self.line.shelf.give_back(self._pipeline)
+            self._pipeline = None
 
     def _failed(self, error: WorkerError | OutOfDeviceMemory, rung: Rung) -> None:
         """What died of another job's work, or because the node stops, is not this job's fault."""
