@@ -31,7 +31,7 @@ CASES: dict[str, Values] = {
 
 
 def request(case: str, family: str, width: int, height: int, steps: int, seed: int = 42) -> Values:
-    """The same noise levels for both: spread by time for SD 1.x, as Turbo was trained (999, 749 ...) for SDXL."""
+    """The same noise levels for both: spread by time, for SDXL as Turbo was trained (999, 749 ...)."""
     named = schedule("sgm_uniform" if family == "sdxl" else "normal", steps, Discrete(family=family))
     levels = [float(level) for level in named]
     return CASES[case] | {"width": width, "height": height, "seed": seed, "sigmas": levels}

@@ -30,17 +30,17 @@ SHADE = 0.15, 0.0, 0.0, -0.1
 """Of each latent channel, the share that is passed on and a constant: what many steps of a random network leave is else
 noise that is alike in all channels, which relight refuses as well."""
 GAINS = VAE_GAINS | {
-    "attn2.to_q": 2.0,
-    "attn2.to_k": 2.0,
+    "attn2.to_q": 1.5,
+    "attn2.to_k": 1.5,
     "out_layers.3": 0.5,
     "attn1.to_out": 0.5,
-    "attn2.to_out": 2.0,
+    "attn2.to_out": 1.0,
     "ff.net.2": 0.5,
     "proj_out": 0.7,
-    "out_proj": 0.2,
-    "mlp.fc2": 0.2,
-    "mlp.c_proj": 0.2,
-    "diffusion_model.out.2": 0.06,  # of the noise; guidance of 7 makes some ten times as much of it
+    "out_proj": 0.3,
+    "mlp.fc2": 0.3,
+    "mlp.c_proj": 0.3,
+    "diffusion_model.out.2": 0.12,  # of the noise; guidance of 7 makes some ten times as much of it
 }
 MEANS = {"final_layer_norm.bias": 0.2, "ln_final.bias": 0.2, "mlp.fc2.bias": 0.05, "mlp.c_proj.bias": 0.02}
 

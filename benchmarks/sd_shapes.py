@@ -1,4 +1,4 @@
-"""Names and shapes in single-file checkpoints of Stable Diffusion 1.x and SDXL, at real widths or narrower."""
+"""Names and shapes in single-file checkpoints of Stable Diffusion 1.x, 2.x and SDXL, at real widths or narrower."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from relight.weights import names_unet
 VAE_CHANNELS = (128, 256, 512, 512)
 LATENT_CHANNELS = 4
 CLIP_G_HIDDEN, CLIP_G_LAYERS = 1280, 32
+CLIP_H_HIDDEN, CLIP_H_LAYERS = 1024, 24
 LABEL = CLIP_G_HIDDEN + 6 * 256
 
 
 @dataclass(frozen=True)
 class SdSizes:
     """`channels` of the UNet by level, full resolution first: multiples of the first that stable-diffusion.cpp takes
-    for granted, as it does the sizes of text encoders and autoencoder. Heads of SDXL are 64 wide, SD 1.x has 8."""
+    for granted, as it does the sizes of text encoders and autoencoder. SD 1.x has 8 heads, those of others are 64 wide.
+    """
 
     family: str
     channels: tuple[int, ...]
@@ -27,24 +29,33 @@ class SdSizes:
 
     @property
     def context(self) -> int:
-        return CLIP_HIDDEN + (CLIP_G_HIDDEN if self.family == "sdxl" else 0)
+        return {"sd1": CLIP_HIDDEN, "sd2": CLIP_H_HIDDEN, "sdxl": CLIP_HIDDEN + CLIP_G_HIDDEN}[self.family]
 
 
 PRESETS = {
     "sd15": SdSizes("sd1", (320, 640, 1280, 1280)),
+    "sd21": SdSizes("sd2", (320, 640, 1280, 1280)),
     "sdxl": SdSizes("sdxl", (320, 640, 1280)),
     "sd15-narrow": SdSizes("sd1", (64, 128, 256, 256)),
+    "sd21-narrow": SdSizes("sd2", (64, 128, 256, 256)),
     "sdxl-narrow": SdSizes("sdxl", (64, 128, 256)),
 }
 PREFIXES = {
     "sd1": {"clip_l": "cond_stage_model.transformer."},
+    "sd2": {"clip_h": "cond_stage_model.model."},
     "sdxl": {"clip_l": "conditioner.embedders.0.transformer.", "clip_g": "conditioner.embedders.1.model."},
 }
 
 
 def checkpoint_shapes(sizes: SdSizes) -> Shapes:
     """Every tensor of a whole model that pictures are made with."""
-    parts = {"unet": unet_shapes(sizes), "vae": sd_vae_shapes(), "clip_l": clip_shapes(), "clip_g": clip_g_shapes()}
+    parts = {
+        "unet": unet_shapes(sizes),
+        "vae": sd_vae_shapes(),
+        "clip_l": clip_shapes(),
+        "clip_h": open_clip_shapes(CLIP_H_HIDDEN, CLIP_H_LAYERS),
+        "clip_g": open_clip_shapes(CLIP_G_HIDDEN, CLIP_G_LAYERS),
+    }
     prefixes = {"unet": "model.diffusion_model.", "vae": "first_stage_model."} | PREFIXES[sizes.family]
     return {prefix + name: shape for part, prefix in prefixes.items() for name, shape in parts[part].items()}
 
@@ -56,11 +67,10 @@ def sd_vae_shapes() -> Shapes:
     return shapes
 
 
-def clip_g_shapes() -> Shapes:
+def open_clip_shapes(d: int, layers: int) -> Shapes:
     """In OpenCLIP's spelling: queries, keys and values in one matrix, and a projection without the name of a layer."""
-    d = CLIP_G_HIDDEN
     shapes: Shapes = {"token_embedding.weight": (CLIP_VOCABULARY, d), "positional_embedding": (CLIP_TOKENS, d)}
-    for layer in (f"transformer.resblocks.{i}" for i in range(CLIP_G_LAYERS)):
+    for layer in (f"transformer.resblocks.{i}" for i in range(layers)):
         shapes |= {f"{layer}.attn.in_proj_weight": (3 * d, d), f"{layer}.attn.in_proj_bias": (3 * d,)}
         for path, shape in (("attn.out_proj", (d, d)), ("mlp.c_fc", (4 * d, d)), ("mlp.c_proj", (d, 4 * d))):
             shapes |= {f"{layer}.{path}.weight": shape, f"{layer}.{path}.bias": shape[:1]}
@@ -124,7 +134,7 @@ def _layer(sizes: SdSizes, part: str, columns: int, rows: int) -> tuple[int, ...
     """Shape of a layer's weight, in a block of `columns` channels in and `rows` out."""
     if part.startswith(("attn1.", "attn2.")):
         return rows, sizes.context if part in ("attn2.to_k", "attn2.to_v") else rows
-    pointwise = (rows, rows) if sizes.family == "sdxl" else (rows, rows, 1, 1)
+    pointwise = (rows, rows, 1, 1) if sizes.family == "sd1" else (rows, rows)
     return {
         "in_layers.0": (columns,),
         "in_layers.2": (rows, columns, 3, 3),

@@ -77,7 +77,8 @@ def wanted_sides(a: argparse.Namespace, file: Path) -> Iterable[tuple[str, str, 
     common: Values = {"model": str(file), "threads": a.threads}
     yield "relight", "relight_side.py", common | ours(a)
     for name in a.sdcpp:
-        yield f"sdcpp-{name}", "sdcpp_side.py", common | SDCPP[name] | {"max_vram": a.sdcpp_max_vram}
+        theirs: Values = {"max_vram": a.sdcpp_max_vram, "prediction": "EPS"}  # which it would guess for SD 2.x
+        yield f"sdcpp-{name}", "sdcpp_side.py", common | SDCPP[name] | theirs
 
 
 def requests(a: argparse.Namespace, case: str, size: str, batch: int) -> Iterable[Values]:

@@ -19,7 +19,7 @@ SAMPLERS = {"euler": "EULER", "euler_ancestral": "EULER_A", "dpmpp_2m": "DPMPP2M
 
 class StableDiffusionCpp:
     """Settings: `files` by component (FLUX.1) or `model`, a checkpoint; `threads`, `backend`, `max_vram`, `flash`,
-    `conv_direct` (of the autoencoder), `unet_direct`, `tile` (latent pixels).
+    `conv_direct` (of the autoencoder), `unet_direct`, `tile` (latent pixels), `prediction` (`EPS`, `V`).
 
     Weights are loaded with the first picture, as that library does.
     """
@@ -42,6 +42,8 @@ class StableDiffusionCpp:
             files = settings["files"]
             p.diffusion_model_path = files["diffusion"]
             p.clip_l_path, p.t5xxl_path, p.vae_path = files["clip_l"], files["t5xxl"], files["vae"]
+        if "prediction" in settings:
+            p.prediction = self.sd.Prediction[settings["prediction"]]
         p.n_threads = settings["threads"]
         p.rng_type = self.sd.RngType.CUDA
         p.auto_fit = False

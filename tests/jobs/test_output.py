@@ -93,7 +93,7 @@ def test_everything_that_makes_a_picture_of_stable_diffusion_is_read_back_by_a11
     assert {name: read[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize(("family", "skip"), [("sd1", 1), ("sdxl", 2)])
+@pytest.mark.parametrize(("family", "skip"), [("sd1", 1), ("sd2", 2), ("sdxl", 2)])
 def test_a_clip_skip_that_is_the_models_own_is_not_named(tmp_path: Path, family: str, skip: int) -> None:
     assert "Clip skip" not in written(tmp_path / "a.png", family=family, clip_skip=skip).info["parameters"]
 

@@ -71,6 +71,7 @@ SD2 = Family(
     components={"clip_h": CLIP_H, "diffusion": UNET, "vae": VAE},
     text=("clip_h",),
     side=768,
+    clip_skip=2,
 )
 SDXL = Family(
     name="sdxl",
