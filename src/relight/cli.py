@@ -209,14 +209,13 @@ def note_to_user(note: str) -> None:
 
 def make(request: Any, files: Any, settings: Any, out: Path, as_json: bool, preview_dir: Path | None) -> None:
     """One request, from files to pictures on disk and a line for each."""
-    from relight.jobs import output
-    from relight.jobs.pipeline import Pipeline
+    from relight.jobs import output, retry
     from relight.progress import Progress
 
     paths = output.prepare(out, request.batch, output.most_pixels(request))
     previews = output.Previews(preview_dir, out.stem) if preview_dir else None
-    with Progress(previews) as progress, Pipeline(files, settings) as pipeline:
-        result = pipeline.generate(request, progress.on_event)
+    with Progress(previews) as progress:
+        result = retry.generate(files, settings, request, progress.on_event)
     for picture, path in zip(result.pictures, paths, strict=True):
         output.write_png(path, picture, result.report)
         height, width, _ = picture.image.shape

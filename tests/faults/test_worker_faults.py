@@ -10,16 +10,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event as Flag
 from typing import Any
 
+import numpy as np
 import pytest
 import sick_worker
 
 from relight import demo
-from relight.jobs import models
+from relight.errors import ModelStopped, OutOfDeviceMemory
+from relight.jobs import models, retry
+from relight.jobs.events import Event, Warned
 from relight.jobs.fleet import EngineSettings
-from relight.ledger import Job, Ledger, NewJob
-from relight.node.breaker import DEATHS, Breaker
+from relight.jobs.pipeline import Result
+from relight.jobs.request import GenerateRequest
+from relight.ledger import Job, Ledger, Limits, NewJob
+from relight.node.breaker import DEATHS, PAUSE_S, Breaker
 from relight.node.pictures import CODES, PictureLine
 from relight.node.shelf import PipelineShelf
 from relight.workers import patience, process
@@ -37,8 +43,10 @@ PLACES = (
     + [("decode", "vae", tile + 1) for tile in range(2)]
 )
 COMPUTED = ("encode", "denoise", "decode")
-NAMED = {code for _, code in CODES}
-AT_ONCE = 60.0
+NAMED = {code for _, code in CODES} - {"failed"}
+PASSING = (*sick_worker.ENDS, "lost", "memory", "hang", "stopped", "error")
+"""What another attempt makes good."""
+AT_ONCE = 400.0
 
 pytestmark = [pytest.mark.timeout(0), pytest.mark.skipif(os.name == "nt", reason="signals")]
 Figure = Callable[[str], None]
@@ -78,7 +86,7 @@ class Clinic:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self.folder, self.ledger = folder, ledger
         self.tell(None)
-        engine = EngineSettings(backend="ggml-cpu", threads=1, hang_s=1.0)
+        engine = EngineSettings(backend="ggml-cpu", threads=1, hang_s=2.0)
         self.shelf = PipelineShelf(lambda name: models.files_in(demo.EMBEDDED), engine)
         self.line = PictureLine(ledger, self.shelf, checkpoint_s=0.0)
         self.line.start()
@@ -112,7 +120,6 @@ class Clinic:
 @pytest.fixture
 def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:
     monkeypatch.setattr(process, "COMMAND", sick_worker.command())
-    monkeypatch.setattr(process, "crowd", lambda: 1.0)
     monkeypatch.setattr(patience, "UNKNOWN", 3)
     monkeypatch.setenv(sick_worker.VARIABLE, str(tmp_path / "told.json"))
     with Ledger(tmp_path / "ledger") as ledger:
@@ -123,42 +130,138 @@ def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:
 
 
 def test_every_fault_ends_in_a_picture_or_a_named_cause_and_leaves_others_alone(
-    clinic: Clinic, count: Count, figure: Figure, monkeypatch: pytest.MonkeyPatch
+    clinic: Clinic, count: Count, figure: Figure
 ) -> None:
     everything, lot, begun = cases(), random.Random(SEED), time.monotonic()
-    chosen = lot.sample(everything, min(len(everything), count("SICK_WORKERS", 10)))
+    chosen = lot.sample(everything, min(len(everything), count("SICK_WORKERS", 4)))
     usual = {seed: clinic.picture(clinic.ended(clinic.submit(**HEALTHY, seed=seed))) for seed in (1, 2)}
-    well = clinic.picture(clinic.ended(clinic.submit(**FAULTY)))
     ends: Counter[str] = Counter()
+    wrong: list[str] = []
     for case in chosen:
         clinic.line.breaker = Breaker()  # its pauses are another test's
         clinic.tell(case, width=LATENT_WIDTH)
-        before, faulty, after = (
-            clinic.submit(**HEALTHY, seed=1),
-            clinic.submit(**FAULTY),
-            clinic.submit(**HEALTHY, seed=2),
-        )
-        done = clinic.ended(faulty)
-        for seed, other in ((1, before), (2, after)):
-            healthy = clinic.ended(other)
-            assert healthy.state == "finished", f"{case}: {healthy.error}"
-            assert clinic.picture(healthy) == usual[seed], f"{case}: another picture"
-            assert healthy.losses == 0, f"{case}: blamed for what another's work did"
-        if done.state == "finished":
-            ends["finished"] += 1
-            assert done.attempt > 1 or clinic.picture(done) == well or case.where == "decode", case
-        else:
-            assert done.error is not None and done.error.code in NAMED - {"failed"}, f"{case}: {done.error}"
-            assert len(done.error.message) > 20
-            assert done.state == ("set_aside" if done.error.code == "worker_lost" else "failed"), case
-            ends[done.error.code] += 1
-        if case.times == 1 and case.how in (*sick_worker.ENDS, "lost", "memory", "hang", "stopped"):
-            assert done.state == "finished", f"{case}: {done.error}"
-        if done.state == "set_aside":
-            assert done.losses == done.attempt == clinic.ledger._limits.losses, case
+        jobs = [clinic.submit(**asked) for asked in (HEALTHY | {"seed": 1}, FAULTY, HEALTHY | {"seed": 2})]
+        before, done, after = map(clinic.ended, jobs)
+        found = [*of_healthy(clinic, before, usual[1]), *of_healthy(clinic, after, usual[2]), *of_faulty(case, done)]
+        wrong += [f"{case}: {each}" for each in found]
+        ends["finished" if done.error is None else done.error.code] += 1
     figure(
         f"R6: {len(chosen)} of {len(everything)} faults ({len(sick_worker.HOW)} kinds, {len(PLACES)} places, once and "
-        f"always): {dict(sorted(ends.items()))}, {2 * len(chosen)} pictures beside them unchanged, "
-        f"{time.monotonic() - begun:.1f} s"
+        f"always): ends {dict(sorted(ends.items()))}, {2 * len(chosen)} pictures beside them unchanged, "
+        f"{len(wrong)} wrong, {time.monotonic() - begun:.1f} s"
     )
-    assert DEATHS
+    assert not wrong, "\n".join(wrong)
+
+
+def of_healthy(clinic: Clinic, done: Job, usual: bytes) -> Iterator[str]:
+    if done.state != "finished":
+        yield f"another job is {done.state}: {done.error}"
+    elif clinic.picture(done) != usual:
+        yield "another job's picture changed"
+    if done.losses:
+        yield f"another job was blamed {done.losses} times"
+
+
+def of_faulty(case: Case, done: Job) -> Iterator[str]:
+    if done.state == "finished":
+        return
+    assert done.error is not None
+    if case.times == 1 and case.how in PASSING:
+        yield f"once is too often: {done.error}"
+    if done.error.code not in NAMED or len(done.error.message) < 20:
+        yield f"no cause: {done.error}"
+    if done.state != ("set_aside" if done.error.code == "worker_lost" else "failed"):
+        yield f"{done.state} for {done.error}"
+    if done.state == "set_aside" and not done.losses == done.attempt == Limits().losses:
+        yield f"set aside after {done.losses} losses in {done.attempt} attempts"
+
+
+def test_a_model_whose_workers_die_is_stopped_alone_and_tried_again(clinic: Clinic, figure: Figure) -> None:
+    begun, late = time.monotonic(), 0.0
+    clinic.line.breaker = breaker = Breaker(lambda: time.monotonic() + late)
+    clinic.tell(Case("load", "diffusion", 1, "abort", ALWAYS), width=LATENT_WIDTH)
+    sick = [clinic.submit("sick", **FAULTY | {"seed": seed}) for seed in range(3)]
+    while not breaker.stopped():
+        assert time.monotonic() - begun < AT_ONCE
+        Flag().wait(0.01)
+    assert clinic.ended(clinic.submit("well", **HEALTHY, seed=1)).state == "finished"
+    assert breaker.deaths()["sick"] >= DEATHS and list(breaker.stopped()) == ["sick"]
+    waiting = [job for job in sick if not clinic.ledger.get(job.id).ended]
+    assert {clinic.ledger.get(job.id).state for job in waiting} == {"queued"} and waiting
+    with pytest.raises(ModelStopped, match="tried again in"):
+        breaker.check("sick")
+    clinic.tell(None)
+    late = PAUSE_S
+    for job in waiting:
+        assert clinic.ended(job).state == "finished"
+    assert breaker.stopped() == {}
+    figure(
+        f"R6: breaker opened after {breaker.deaths()['sick']} deaths, another model's job finished meanwhile, it "
+        f"closed after its pause with {len(waiting)} jobs made, {time.monotonic() - begun:.1f} s"
+    )
+
+
+def test_pictures_of_the_same_size_are_not_made_another_way_for_one_that_kills(clinic: Clinic) -> None:
+    """Nor do they count its deaths, though all are in the works at once."""
+    clinic.tell(Case("denoise", "diffusion", 3, "abort", 1))
+    jobs = [clinic.submit(**HEALTHY, seed=seed) for seed in range(3)]
+    done = [clinic.ended(job) for job in jobs]
+    assert [job.state for job in done] == ["finished"] * 3
+    assert sum(job.losses for job in done) == 1
+
+
+@pytest.fixture
+def told(clinic: Clinic) -> Iterator[list[Event]]:
+    yield []
+
+
+def generated(told: list[Event], **changes: Any) -> Result:
+    settings = EngineSettings(threads=1, **changes)
+    request = GenerateRequest(prompt="a red apple", width=64, height=64, steps=STEPS, seed=3)
+    return retry.generate(models.files_in(demo.EMBEDDED), settings, request, told.append)
+
+
+def warnings(told: list[Event]) -> list[str]:
+    return [event.message for event in told if isinstance(event, Warned)]
+
+
+@pytest.mark.parametrize(("where", "component"), [("load", "diffusion"), ("compile", "vae"), ("denoise", "diffusion")])
+def test_generate_tries_another_way_where_memory_runs_out(
+    clinic: Clinic, told: list[Event], where: str, component: str
+) -> None:
+    clinic.tell(Case(where, component, 1, "memory", 1))
+    assert len(generated(told).pictures) == 1
+    if component == "diffusion":
+        assert (
+            len(warnings(told)) == 1
+            and "refused 3.00 GiB" in warnings(told)[0]
+            and "less of the card" in warnings(told)[0]
+        )
+
+
+def test_generate_says_what_was_needed_and_tried_where_nothing_helps(clinic: Clinic, told: list[Event]) -> None:
+    clinic.tell(Case("load", "diffusion", 1, "memory", ALWAYS))
+    with pytest.raises(OutOfDeviceMemory) as caught:
+        generated(told)
+    said = str(caught.value)
+    assert "diffusion: " in said and "3.00 GiB" in said and "take a smaller file of it" in said
+    assert "tried as planned, then in small tiles" in said and said.endswith("then on the CPU)")
+    assert len(warnings(told)) == 2
+
+
+def test_generate_computes_where_the_user_says_or_not_at_all(clinic: Clinic, told: list[Event]) -> None:
+    clinic.tell(Case("load", "diffusion", 1, "memory", ALWAYS))
+    with pytest.raises(OutOfDeviceMemory) as caught:
+        generated(told, backend="ggml-cpu")
+    assert "on the CPU" not in str(caught.value) and len(warnings(told)) == 1
+
+
+def test_generate_goes_on_from_its_last_step_when_a_worker_dies(
+    clinic: Clinic, told: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = generated([], backend="ggml-cpu").pictures[0].image
+    monkeypatch.setattr(retry, "CHECKPOINT_S", 0.0)
+    clinic.tell(Case("denoise", "diffusion", 5, "killed", 1))
+    result = generated(told, backend="ggml-cpu")
+    assert [len(steps) for steps in result.report["seconds"]["steps"]] == [STEPS - 4]
+    assert np.array_equal(result.pictures[0].image, whole) and "SIGKILL" in warnings(told)[0]

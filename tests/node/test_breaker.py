@@ -81,6 +81,13 @@ def test_another_death_stops_it_for_twice_as_long(breaker: Breaker, hand: Hand) 
     assert pauses == [60, 120, 240, 480, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
 
 
+def test_jobs_that_were_at_work_when_it_was_stopped_do_not_prolong_that(breaker: Breaker, hand: Hand) -> None:
+    kill(breaker, DEATHS)
+    hand.now += 1
+    kill(breaker, 2)
+    assert breaker.stopped() == {"sick": PAUSE_S - 1} and breaker.deaths() == {"sick": DEATHS + 2}
+
+
 def test_workers_are_started_again_with_growing_pauses(breaker: Breaker, hand: Hand) -> None:
     kill(breaker, 1)
     assert breaker.blocked({}) == [], "the first death may be a chance"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relight.jobs.fleet import EngineSettings
-from relight.jobs.rungs import CAREFUL_SHARE, RUNGS
-from relight.node.ladder import FORGET_S, Ladder, following
+from relight.jobs.rungs import CAREFUL_SHARE, RUNGS, following
+from relight.node.ladder import FORGET_S, Ladder
 
 
 def test_each_failure_of_a_job_is_answered_by_a_safer_way() -> None:

@@ -14,7 +14,7 @@ from relight.images import verdict
 from relight.images.region import Region
 from relight.images.resize import resize_image
 from relight.jobs.events import Warned
-from relight.jobs.run import Run
+from relight.jobs.run import Run, shaped
 from relight.jobs.settle import Pass
 from relight.models.tiling import SCALE, SMALLEST_TILE, tile_candidates, tile_plan
 from relight.planner.placement import LARGEST_CPU_TILE
@@ -126,7 +126,8 @@ def decode_once(run: Run, which: Pass, latents: np.ndarray, picture: int, way: W
     if component == "vae":
         latents = latent_space.to_vae(run.fleet.files.family.name, latents)
     told = run.advanced(picture)
-    return run.call("decode", component, sizes, {"latents": latents}, told, device=way.device)["image"]
+    answer = run.call("decode", component, sizes, {"latents": latents}, told, device=way.device)
+    return shaped(answer["image"], (which.height, which.width, 3), "the picture")
 
 
 def ready(run: Run, which: Pass, way: Way) -> dict[str, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from relight.errors import RuinedPicture
 from relight.images import verdict
 from relight.jobs.events import Advanced, Checkpointed, Previewed, Warned
-from relight.jobs.run import Run
+from relight.jobs.run import Run, shaped
 from relight.jobs.settle import Pass
 from relight.jobs.text import Conditions
 from relight.sampling import latents as latent_space
@@ -35,6 +35,8 @@ def denoise(
     part = f"{run.settled.passes.index(which)}.{first}"
     steps = len(which.levels) - 1
     saved = run.resume.get(part)
+    if saved and len(saved.arrays["latents"]) != len(seeds):
+        saved = None  # of a run that took more pictures at a time
 
     def task() -> np.ndarray:
         prompt = conditions.result()
@@ -62,7 +64,8 @@ def denoise(
         }
         arrays = {**prompt.arrays, **start(), **(saved.arrays if saved else {})}
         on_event = on_step(run, first, part)
-        latents = run.call("denoise", "diffusion", run.sizes(which), arrays, on_event, **values)["latents"]
+        answer = run.call("denoise", "diffusion", run.sizes(which), arrays, on_event, **values)
+        latents = shaped(answer["latents"], arrays["latents"].shape, "latents")
         if run.fleet.settings.check_results:
             for i, one in enumerate(latents):
                 look_at(run, first + i, one)

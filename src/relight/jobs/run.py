@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from relight.errors import WorkerError
 from relight.jobs.clock import Clock
 from relight.jobs.events import Advanced, Checkpointed, Listener
 from relight.jobs.fleet import Fleet, worker_name
@@ -181,6 +182,13 @@ def _settle[T](found: Future[T], task: Callable[[], T]) -> None:
         found.set_result(task())
     except BaseException as error:
         found.set_exception(error)
+
+
+def shaped(array: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """What a worker gave, if it is what it should be. Raises WorkerError: it is asked again, nothing of it is kept."""
+    if array.shape != shape:
+        raise WorkerError(f"{what} came back as {list(array.shape)} instead of {list(shape)}")
+    return array
 
 
 def sizes_of(settled: Settled, which: Pass, text_tokens: int) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from relight.errors import DoesNotFit, OutOfDeviceMemory, RelightError, WorkerError
 from relight.jobs.fleet import EngineSettings
 from relight.jobs.request import GenerateRequest
 from relight.models.tiling import SMALLEST_TILE
@@ -46,3 +47,15 @@ RUNGS = (
     ),
     Rung("on the CPU", small_tiles=True, cpu=True),
 )
+
+
+def following(rung: Rung) -> Rung | None:
+    """The next safer way; None at the top."""
+    number = RUNGS.index(rung) + 1
+    return RUNGS[number] if number < len(RUNGS) else None
+
+
+def may_help(error: RelightError, rung: Rung) -> bool:
+    """Whether another way may do what failed in this one: a worker died, memory ran out, or what went before did fit
+    and less of the card is too little."""
+    return isinstance(error, (WorkerError, OutOfDeviceMemory)) or (isinstance(error, DoesNotFit) and rung.careful)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from relight.errors import RequestError
+from relight.errors import RequestError, RuinedPicture
+from relight.images.verdict import judge_numbers
 from relight.jobs.checks import Checked, FluxTokens
 from relight.jobs.conditioning import ConditioningCache, encoder_identity, identity, key_of
 from relight.jobs.events import Listener, Warned
@@ -88,6 +89,8 @@ class TextStage(ABC):
 
         def task() -> list[Arrays]:
             found = self.encode(run, plan, encoder)
+            if run.fleet.settings.check_results:
+                look_at(encoder, found)
             if self.cache is not None:
                 for key, arrays in zip(plan.keys[encoder], found, strict=True):
                     self.cache.put(key, arrays)
@@ -110,6 +113,16 @@ class TextStage(ABC):
     @abstractmethod
     def conditions(self, run: Run, plan: TextPlan, encoded: Encoding, which: Pass) -> Future[Conditions]:
         """What a pass is steered by."""
+
+
+def look_at(encoder: str, found: list[Arrays]) -> None:
+    """Raises RuinedPicture for what no picture can come of, and what must not be kept for the next one."""
+    broken = next((w for each in found for array in each.values() if (w := judge_numbers(array, "text"))), None)
+    if broken is not None:
+        raise RuinedPicture(
+            f"{encoder}: {broken.message}. Its file is damaged, or the device computes wrongly: "
+            f"--backend {encoder}=cpu tells which"
+        )
 
 
 def text_stage(checked: Checked, cache: ConditioningCache | None, backend: Mapping[str, str]) -> TextStage:

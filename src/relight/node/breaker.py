@@ -43,6 +43,8 @@ class Breaker:
             record, now = self._records[model], self._clock()
             record.died += 1
             record.deaths.append(now)
+            if record.stopped and now < record.not_before:
+                return  # of a job that was at work when it was stopped
             recent = [then for then in record.deaths if now - then <= WITHIN_S]
             if record.stopped or len(recent) >= DEATHS:
                 pause = min(LONGEST_PAUSE_S, PAUSE_S * 2**record.stops)

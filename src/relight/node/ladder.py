@@ -41,9 +41,3 @@ class Ladder:
             self._needed[kind] = lately
             numbers = sorted((number for _, number in lately), reverse=True)
         return numbers[TWICE - 1] if len(numbers) >= TWICE else 0
-
-
-def following(rung: Rung) -> Rung | None:
-    """The next safer way; None at the top."""
-    number = RUNGS.index(rung) + 1
-    return RUNGS[number] if number < len(RUNGS) else None

@@ -14,6 +14,7 @@ import numpy as np
 from relight.errors import (
     ConfigError,
     DoesNotFit,
+    ExecutorError,
     JobCancelled,
     ModelFileError,
     OutOfDeviceMemory,
@@ -29,11 +30,11 @@ from relight.jobs.events import Advanced, Checkpointed, Event, Planned, Previewe
 from relight.jobs.output import parameters_text
 from relight.jobs.pipeline import Pipeline, Result
 from relight.jobs.request import GenerateRequest
-from relight.jobs.rungs import Rung
+from relight.jobs.rungs import Rung, following, may_help
 from relight.ledger import Attempt, Cause, Ledger, NewResult
 from relight.node.breaker import Breaker
 from relight.node.card import Card
-from relight.node.ladder import Ladder, following
+from relight.node.ladder import Ladder
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ CODES: tuple[tuple[type[RelightError], str], ...] = (
     (ConfigError, "configuration"),
     (DoesNotFit, "does_not_fit"),
     (OutOfDeviceMemory, OUT_OF_MEMORY),
+    (ExecutorError, "device_failed"),
     (RuinedPicture, "ruined"),
     (WorkerError, "worker_lost"),
     (RelightError, "failed"),
@@ -95,10 +97,14 @@ class PictureLine:
         self._thread.start()
         self._beats.start()
 
-    def stop(self, deadline_s: float) -> None:
-        """Take no more; let what runs end within the deadline, then break it off: it goes on from its checkpoint."""
+    def drain(self) -> None:
+        """Take no more; what runs goes on."""
         self._stopping.set()
         self._wake.set()
+
+    def stop(self, deadline_s: float) -> None:
+        """Take no more; let what runs end within the deadline, then break it off: it goes on from its checkpoint."""
+        self.drain()
         ends = time.monotonic() + deadline_s
         with self._lock:
             self._lock.wait_for(lambda: not self._running, max(0.0, ends - time.monotonic()))
@@ -197,10 +203,8 @@ class Making:
             self.ledger.commit(self.attempt, results_of(result), result.report)
         except JobCancelled:
             self._given_up()
-        except (WorkerError, OutOfDeviceMemory) as error:
-            self._failed(error, rung)
         except RelightError as error:
-            self.ledger.fail(self.attempt, cause_of(error), retry=False)
+            self._failed(error, rung)
         except BaseException:
             self.ledger.fail(self.attempt, Cause("internal", "an unexpected error; the log has it"), retry=False)
             raise
@@ -218,9 +222,12 @@ class Making:
             self.line.shelf.give_back(self._pipeline)
             self._pipeline = None
 
-    def _failed(self, error: WorkerError | OutOfDeviceMemory, rung: Rung) -> None:
+    def _failed(self, error: RelightError, rung: Rung) -> None:
         """What died of another job's work, or because the node stops, is not this job's fault."""
         job, safer = self.attempt.job, following(rung)
+        if not may_help(error, rung):
+            self.ledger.fail(self.attempt, cause_of(error), retry=False)
+            return
         if self.broken_off or (isinstance(error, WorkerLost) and error.bystander):
             self.ledger.release(self.attempt)
             return
