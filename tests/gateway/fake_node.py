@@ -285,6 +285,9 @@ class FakeNode:
     def ready(self) -> Ready:
         return self.ready_now
 
+    def drain(self) -> None:
+        self.ready_now = Ready(False, "the node is stopping")
+
     def metrics(self) -> Sequence[Metric]:
         return [Metric("device_used_bytes", "gauge", "Bytes in use", [({"device": "vulkan0"}, 5.0)])]
 

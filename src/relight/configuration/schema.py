@@ -215,6 +215,7 @@ class Server:
     keep_jobs: int = setting(10_000, Whole(1, 1_000_000), "so many of them")
     keep_size: int = setting(8 * GIB, Size(), "and so much")
     idle_seconds: float = setting(600.0, Real(0, 1e7), "after which an unused model leaves the card; 0: never")
+    drain_seconds: float = setting(20.0, Real(0, 3600), "that what runs may go on after the order to stop")
     pinned: tuple[str, ...] = setting((), Many(Model()), "models that stay")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 from starlette.requests import Request
 from starlette.routing import Route as Routed
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
+from relight.errors import RelightError
 from relight.gateway.guard import Guard
 from relight.gateway.node import Node
 from relight.gateway.openapi import described
@@ -21,6 +25,7 @@ class GatewayApp:
 
     def __init__(self, node: Node, settings: GatewaySettings) -> None:
         self.gateway = Gateway.of(node, settings)
+        self.stopped: float | None = None
         self.gateway.description = described(ROUTES)
         open_paths = frozenset(path for route in ROUTES if route.access == "open" for path in paths(route))
         methods: dict[str, dict[str, Route]] = {}
@@ -35,8 +40,29 @@ class GatewayApp:
         await self._guard(scope, receive, send)
 
     def stop(self) -> None:
-        """New work is refused and the node is no longer ready; what runs goes on."""
-        self.gateway.stopping = True
+        """New work is refused and the node is no longer ready; what runs goes on, what waits is not begun."""
+        if self.stopped is None:
+            self.stopped = time.monotonic()
+            self.gateway.stopping = True
+            self.gateway.node.drain()
+
+    def hurry(self) -> None:
+        """What runs may not go on any more."""
+        self.stopped = float("-inf")
+
+    def drain_left(self) -> float:
+        """Seconds that what runs may still go on."""
+        since = 0.0 if self.stopped is None else time.monotonic() - self.stopped
+        return max(0.0, self.gateway.settings.drain_s - since)
+
+    async def draining(self) -> int:
+        """How many requests wait for something that still goes on: what waits in the queue stays there."""
+        holds, node = self.gateway.holds, self.gateway.node
+        in_vain = 0
+        for job_id in holds.jobs():
+            with contextlib.suppress(RelightError):
+                in_vain += holds.clients(job_id) if (await node.job(job_id)).state == "queued" else 0
+        return self.gateway.running - in_vain
 
     async def end(self) -> None:
         """What still runs ends with an error that says so; durable jobs are the node's and go on."""

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 LAST_S = 2.0
 """For the last words of streams, after `drain_s`."""
 TICK_S = 0.05
+DRAIN_TICK_S = 0.2
 
 
 class Server(uvicorn.Server):
@@ -60,13 +61,14 @@ class Server(uvicorn.Server):
             log.info("stopping: %d requests still run", self._app.gateway.running)
             self._drain = asyncio.create_task(self._drained())
         else:
+            self._app.hurry()
             self._now.set()
 
     async def _drained(self) -> None:
         try:
             async with asyncio.timeout(self._settings.drain_s):
-                while self._app.gateway.running and not self._now.is_set():  # noqa: ASYNC110
-                    await asyncio.sleep(TICK_S)
+                while not self._now.is_set() and await self._app.draining() > 0:  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_TICK_S)
         except TimeoutError:
             log.info("%d requests are broken off", self._app.gateway.running)
         await self._app.end()

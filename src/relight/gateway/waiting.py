@@ -120,6 +120,13 @@ class Holds:
         """How many jobs are waited for or being ended."""
         return len(self._waiting) + len(self._ending)
 
+    def jobs(self) -> list[str]:
+        """Those that clients wait for."""
+        return list(self._waiting)
+
+    def clients(self, job_id: str) -> int:
+        return self._waiting.get(job_id, 0)
+
     def recent(self, key: Hashable) -> str | None:
         """The job of a request that was answered or broken off not long ago."""
         job_id, until = self._recent.get(key, ("", 0.0))

@@ -90,14 +90,15 @@ def serve(a: argparse.Namespace) -> None:
         hostnames=ours.hostnames,
         origins=ours.origins,
         limits=Limits(json_bytes=ours.max_body, output_pixels=ours.max_pixels),
+        drain_s=ours.drain_seconds,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault(priority.VARIABLE, priority.SERVED)
     sys.setswitchinterval(SWITCH_S)
     node, ledger = open_node(loaded)
+    app = make_app(node, settings)
     try:
         node.start()
-        app = make_app(node, settings)
 
         def started(running: server.Server, port: int) -> None:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -109,7 +110,7 @@ def serve(a: argparse.Namespace) -> None:
 
         asyncio.run(server.serve(app, settings, started))
     finally:
-        node.stop(settings.drain_s)
+        node.stop(app.drain_left())
         ledger.close()
 
 

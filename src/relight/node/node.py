@@ -78,9 +78,13 @@ class RelightNode:
         if any(entry.kind == "chat" for entry in self.registry.entries().values()):
             threading.Thread(target=self.talk.get_ready, name="language model", daemon=True).start()
 
+    def drain(self) -> None:
+        self._stopping.set()
+        self.line.drain()
+
     def stop(self, drain_s: float) -> None:
         """What runs may end within `drain_s`; the rest goes on from its checkpoints next time."""
-        self._stopping.set()
+        self.drain()
         self.line.stop(drain_s)
         self._unwatch()
         self.shelf.leave(wholly=True)
