@@ -11,6 +11,7 @@ from relight.gateway.problem import Problem, job_problem, param_of, problem_of, 
 
 MADE: dict[type[errors.RelightError], errors.RelightError] = {
     errors.QueueFull: errors.QueueFull("8 jobs wait", 400),
+    errors.ModelStopped: errors.ModelStopped("painter is left alone for a while", 60),
     errors.LedgerLocked: errors.LedgerLocked(Path("/srv/jobs"), 7),
 }
 CLASSES = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.RelightError)]
