@@ -18,7 +18,7 @@ import pytest
 import sick_worker
 
 from relight import demo
-from relight.errors import ModelStopped, OutOfDeviceMemory
+from relight.errors import ModelStopped, OutOfDeviceMemory, RuinedPicture
 from relight.jobs import models, retry
 from relight.jobs.events import Event, Warned
 from relight.jobs.fleet import EngineSettings
@@ -247,6 +247,16 @@ def test_generate_says_what_was_needed_and_tried_where_nothing_helps(clinic: Cli
     assert "diffusion: " in said and "3.00 GiB" in said and "take a smaller file of it" in said
     assert "tried as planned, then in small tiles" in said and said.endswith("then on the CPU)")
     assert len(warnings(told)) == 2
+
+
+def test_text_that_came_out_ruined_is_not_kept_for_the_next_picture(
+    clinic: Clinic, told: list[Event], tmp_path: Path
+) -> None:
+    clinic.tell(Case("encode", "t5xxl", 1, "nan", 1))
+    cache = {"backend": "ggml-cpu", "conditioning_folder": tmp_path / "kept"}
+    with pytest.raises(RuinedPicture, match=r"^t5xxl: .* are NaN or infinite"):
+        generated(told, **cache)
+    assert len(generated(told, **cache).pictures) == 1 and warnings(told) == []
 
 
 def test_generate_computes_where_the_user_says_or_not_at_all(clinic: Clinic, told: list[Event]) -> None:

@@ -90,6 +90,31 @@ def test_one_whose_gpu_was_lost_is_asked_again() -> None:
     assert ours.find_gpu(set(), needed=True) is not None
 
 
+def test_the_memory_of_a_worker_that_died_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "GIVEN_BACK_S", 60.0)
+    ours, slept = Fleet(NOWHERE, EngineSettings()), list[float]()
+    before = ours.find_gpu(set(), needed=True)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        FakeWorker.devices = [CARD | {"memory_free": (4 + 2 * len(slept)) * GIB}, CPU]
+
+    monkeypatch.setattr(fleet.time, "sleep", sleep)
+    FakeWorker.all[0].alive, FakeWorker.devices = False, [CARD | {"memory_free": 4 * GIB}, CPU]
+    ours.drop_lost()
+    assert ours.find_gpu(set(), needed=True) == before and len(slept) == 3
+
+
+def test_memory_that_does_not_come_back_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "GIVEN_BACK_S", 0.01)
+    ours = Fleet(NOWHERE, EngineSettings())
+    ours.find_gpu(set(), needed=True)
+    FakeWorker.all[0].alive, FakeWorker.devices = False, [CARD | {"memory_free": 4 * GIB}, CPU]
+    ours.drop_lost()
+    gpu = ours.find_gpu(set(), needed=True)
+    assert gpu is not None and gpu.budget == 4 * GIB - HEADROOM_BYTES
+
+
 def test_no_worker_is_started_where_nothing_may_go_to_a_gpu() -> None:
     assert Fleet(NOWHERE, EngineSettings()).find_gpu(set(), needed=False) is None
     assert FakeWorker.all == []

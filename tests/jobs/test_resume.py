@@ -96,3 +96,12 @@ def test_one_that_is_broken_off_leaves_the_other_alone(pipeline: Pipeline) -> No
         pipeline.generate(replace(request, seed=9), tell, checkpoint_s=0.0)
     other.join()
     assert np.array_equal(made[0], whole)
+
+
+def test_what_a_larger_group_left_is_not_taken_for_a_smaller_one(pipeline: Pipeline) -> None:
+    """After a failure less of the card may be used, and fewer pictures denoised at a time."""
+    request = replace(REQUEST, batch=2)
+    whole = pipeline.generate(request).pictures
+    both = Checkpointed("0.0", 3, {"latents": np.zeros((2, 4, 8, 8), np.float32)})
+    for before, after in zip(whole, pipeline.generate(request, resume={"0.0": both}).pictures, strict=True):
+        assert np.array_equal(before.image, after.image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 HEADROOM_BYTES = GIB // 4
 """Left to the driver and the desktop of what the device says is free."""
+GIVEN_BACK_S, SLACK_BYTES = 5.0, GIB // 16
+"""How long memory of a worker that died is waited for, and what other programs may have taken meanwhile."""
 ON_OPENVINO = {"t5xxl": 20_000_000, "vae": 20_000_000, "vae_encoder": 20_000_000, "taesd": 500_000, "upscaler": 100_000}
 """T5 and networks of convolutions, from so many parameters on: a smaller one is run in the second that OpenVINO takes
 to load and to compile."""
@@ -113,7 +116,8 @@ class Fleet:
         self.executors: set[str] = set()
         self.opened: dict[tuple[str, str], str] = {}
         self.gpu: Gpu | None = None
-        self._had_card = self._cardless = False
+        self._free_before: int | None = None  # of the card, when its first worker began
+        self._cardless = False
         self.closed = False
         self.loras: dict[str, tuple[tuple[Path, float], ...]] = {}
         self.controls: dict[str, tuple[Path, ...]] = {}
@@ -209,12 +213,23 @@ class Fleet:
             self._forget(asked or "vulkan0")
             if asked:
                 raise ConfigError(no_such_device(asked, [device["name"] for device in devices]))
-            self._cardless = not self._had_card
+            self._cardless = self._free_before is None
             return None
-        self._had_card = True
+        found = self._when_free(found)
         self.gpu = Gpu(found["name"], found["description"], self._allowed(found), int(found["memory_free"]))
         self.open_executor(self.gpu.name, limit_bytes=self.gpu.budget)
         return self.gpu
+
+    def _when_free(self, gpu: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The card when it has as much free as before its worker was lost; drivers take a while to give that back."""
+        if self._free_before is None:
+            self._free_before = int(gpu["memory_free"])
+        deadline = time.monotonic() + GIVEN_BACK_S
+        while gpu["memory_free"] < self._free_before - SLACK_BYTES and time.monotonic() < deadline:
+            time.sleep(GIVEN_BACK_S / 50)
+            devices = self.worker(gpu["name"]).call("devices").values["devices"]
+            gpu = next((each for each in devices if each["name"] == gpu["name"]), gpu)
+        return gpu
 
     def _allowed(self, gpu: Mapping[str, Any]) -> int:
         """What the device has free less a margin, the user's bound and the pretended card's: the least of them."""
