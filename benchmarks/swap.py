@@ -40,7 +40,7 @@ from relight.node.node import RelightNode
 from relight.node.opened import gpu_of
 from relight.node.pictures import KIND
 from relight.node.registry import EMBEDDED, Registry
-from relight.node.talk import described
+from relight.planner.language import read_language_model
 from sd_files import sd_checkpoint
 from sd_shapes import PRESETS
 
@@ -171,7 +171,7 @@ def main() -> None:
 def opened(a: argparse.Namespace, folder: Path, words: Path, stack: ExitStack) -> tuple[RelightNode, int]:
     """The node, started, and the bytes that the language model has on the card."""
     language = LoadSettings(n_gpu_layers=-1, device=a.device, context=2048, slots=2, threads=a.threads)
-    model = described(words)
+    model = read_language_model(words)
     held = model.on_gpu(len(model.layers) + 1, language.context * language.slots)
     room = int(SPARE * held)
     named: dict[str, ModelFiles] = {}

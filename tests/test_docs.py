@@ -93,6 +93,7 @@ MAY_IMPORT = {
         "weights",
         "workers.protocol",
         "workers.endings",
+        "workers.priority",
         "workers.process",
         "executors.cores",
         "store.catalogue",

@@ -233,7 +233,8 @@ class FakeNode:
             value = dict.fromkeys(ask.response_schema.get("properties", {"answer": {}}), 1)
             parts = [ChatPiece(text=json.dumps(value)), ChatPiece(finish="stop", usage=Usage(7, 5))]
         else:
-            parts = self._echo(said, ask.sampling)
+            thoughts = ("Let me", " see.") if ask.reasoning_effort else ()
+            parts = [*(ChatPiece(reasoning=each) for each in thoughts), *self._echo(said, ask.sampling)]
         async with self._talk(parts) as pieces:
             async for piece in pieces:
                 yield piece

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -128,6 +129,28 @@ def test_logprobs_stop_and_sampling_reach_the_model(client: OpenAI, served: Serv
         40,
         0.1,
     )
+
+
+def test_thoughts_come_beside_the_answer_and_go_back(client: OpenAI, served: Served) -> None:
+    asked: Any = {
+        "model": "talker",
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Yes?", "reasoning_content": "A greeting."},
+            {"role": "user", "content": "one two"},
+        ],
+        "reasoning_effort": "high",
+        "extra_body": {"chat_template_kwargs": {"enable_thinking": True, "budget": 5}},
+    }
+    said = client.chat.completions.create(**asked).choices[0].message
+    assert (said.content, said.reasoning_content) == ("one two", "Let me see.")
+    ask = served.node.asked[-1]
+    assert [each.reasoning for each in ask.messages] == [None, "A greeting.", None]
+    assert (ask.reasoning_effort, ask.template_values) == ("high", {"enable_thinking": True, "budget": 5})
+    deltas = [chunk.choices[0].delta for chunk in client.chat.completions.create(**asked, stream=True)]
+    assert [each.reasoning_content for each in deltas if hasattr(each, "reasoning_content")] == ["Let me", " see."]
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(**asked | {"extra_body": {"chat_template_kwargs": {"messages": []}}})
 
 
 def test_pictures_go_to_models_that_see_and_to_no_others(client: OpenAI, served: Served) -> None:

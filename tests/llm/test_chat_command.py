@@ -24,7 +24,10 @@ class FakeAnswer:
         self.closed = False
 
     def __iter__(self) -> Iterator[Piece]:
-        for letter in self.text:
+        thought, _, text = self.text.rpartition(")")
+        if thought:
+            yield Piece(reasoning=thought)
+        for letter in text:
             if letter == "!":
                 raise KeyboardInterrupt
             yield Piece(letter)
@@ -77,6 +80,25 @@ def test_again_asks_the_last_question_anew() -> None:
     llm, _, notes = talk("/again", "one", "/again")
     assert [said(ask) for ask in llm.asks] == [["one"], ["one"]]
     assert "there is no question yet" in notes
+
+
+def test_thoughts_are_notes_and_are_there_for_templates_that_want_them() -> None:
+    llm, out, notes = talk("hm)yes", "on")
+    assert out == "YES\nON\n" and notes.startswith("HM\n")
+    assert llm.asks[1].messages[1] == {"role": "assistant", "content": "YES", "reasoning_content": "HM"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_thoughts_are_dimmed_in_a_terminal_and_can_be_switched_off() -> None:
+    llm: Any = FakeLlm()
+    out, notes = Terminal(), Terminal()
+    Talk(llm, Sampling(), Limits(), None, out, notes, {"enable_thinking": False}).run(["hm)yes"])
+    assert notes.getvalue().startswith("\x1b[2mHM\x1b[22m\n") and out.getvalue() == "YES\n"
+    assert llm.asks[0].template_values == {"enable_thinking": False}
 
 
 def test_exit_ends_and_unknown_commands_are_told() -> None:

@@ -73,12 +73,14 @@ class Message:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatAsk:
     """`tools` are OpenAI's function objects (name, description, parameters). `tool_choice` is `none`, `auto`,
-    `required` or the name of a tool. `response_schema`: None for free text, {} for any JSON object, else its schema."""
+    `required` or the name of a tool. `response_schema`: None for free text, {} for any JSON object, else its schema.
+    `reasoning_effort` is a word of OpenAI's; `template_values` go to the model's chat template by name."""
 
     model: str
     messages: tuple[Message, ...]
@@ -87,6 +89,8 @@ class ChatAsk:
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
     response_schema: Mapping[str, Any] | None = None
+    reasoning_effort: str | None = None
+    template_values: Mapping[str, Any] = field(default_factory=dict)
     owner: str = ""
 
 

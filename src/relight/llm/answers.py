@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from relight.errors import RequestError
-from relight.llm import sampling
+from relight.llm import reasoning, sampling
 from relight.llm.asks import ChatAsk, CompletionAsk, FinishReason, Limits, Piece, Sampling, TokenLogprob, Usage
 from relight.llm.grammar import bounded, response_grammar
 from relight.llm.header import Header
+from relight.llm.reasoning import ThoughtReader
 from relight.llm.slots import Turn
 from relight.llm.templates import CHATML, ChatTemplate
 from relight.llm.text import TextStream
@@ -28,6 +29,7 @@ class Answerer:
         self.header, self.vocabulary, self.context_tokens = header, vocabulary, context_tokens
         self.template = self._template(header.template)
         self.tool_template = self._template(header.tool_template) or self.template
+        self._shown = SHOWN | reasoning.control_tokens(self.template.source if self.template else "")
         self._pieces: dict[int, bytes] = {}
 
     def _template(self, source: str | None) -> ChatTemplate | None:
@@ -64,8 +66,11 @@ class Answerer:
         grammar = forced or (None if tools else response_grammar(ask.response_format))
         if tools and ask.response_format and ask.response_format.get("type") != "text":
             raise RequestError("response_format together with tools: ask for one of them")
+        if grammar is not None:
+            grammar = reasoning.after_thoughts(grammar, template.source, text)
         reader = ToolReader(names_of(tools)) if tools else None
-        return self._turn(self.tokens(text), ask.sampling, grammar, ask.limits, reader, give, fail)
+        thoughts = reasoning.reader_for(template.source, text)
+        return self._turn(self.tokens(text), ask.sampling, grammar, ask.limits, reader, thoughts, give, fail)
 
     def complete(self, ask: CompletionAsk, give: Give, fail: Fail) -> Turn:
         """Raises RequestError for a suffix the model has no tokens for, and for tokens it does not have."""
@@ -76,7 +81,7 @@ class Answerer:
             prompt = self.tokens(ask.prompt)
         else:
             prompt = self.checked(ask.prompt)
-        return self._turn(prompt, ask.sampling, grammar, ask.limits, None, give, fail)
+        return self._turn(prompt, ask.sampling, grammar, ask.limits, None, None, give, fail)
 
     def _infill(self, ask: CompletionAsk) -> list[int]:
         v = self.vocabulary
@@ -109,13 +114,14 @@ class Answerer:
         grammar: str | None,
         limits: Limits,
         reader: ToolReader | None,
+        thoughts: ThoughtReader | None,
         give: Give,
         fail: Fail,
     ) -> Turn:
         if self.header.pooled:
             raise RequestError(f"{self.header.name} makes embeddings and writes no text")
         self._room(prompt)
-        answer = Answer(self, limits, reader, give, fail)
+        answer = Answer(self, limits, reader, thoughts, give, fail)
         chain = sampling.make_sampler(self.vocabulary, how, grammar)
         return Turn(prompt, chain, limits.max_tokens or WITHOUT_LIMIT, answer.on_token, answer.on_end)
 
@@ -132,7 +138,7 @@ class Answerer:
         """What a token adds to the text; nothing for control tokens nobody should see."""
         if token not in self._pieces:
             raw = bytes(self.vocabulary.token_to_bytes(token, special=True))
-            unseen = self.vocabulary.is_control(token) and raw.decode(errors="replace") not in SHOWN
+            unseen = self.vocabulary.is_control(token) and raw.decode(errors="replace") not in self._shown
             self._pieces[token] = b"" if unseen else raw
         return self._pieces[token]
 
@@ -141,10 +147,18 @@ class Answerer:
 
 
 class Answer:
-    """One answer: text past its stop strings and half characters, tool calls, logprobs."""
+    """One answer: text past its stop strings and half characters, thoughts, tool calls, logprobs."""
 
-    def __init__(self, answerer: Answerer, limits: Limits, reader: ToolReader | None, give: Give, fail: Fail) -> None:
-        self.answerer, self.limits, self.reader = answerer, limits, reader
+    def __init__(
+        self,
+        answerer: Answerer,
+        limits: Limits,
+        reader: ToolReader | None,
+        thoughts: ThoughtReader | None,
+        give: Give,
+        fail: Fail,
+    ) -> None:
+        self.answerer, self.limits, self.reader, self.thoughts = answerer, limits, reader, thoughts
         self.give, self.fail = give, fail
         self.stream = TextStream(limits.stop)
         self.told = 0  # calls given out
@@ -162,22 +176,28 @@ class Answer:
         if isinstance(why, Exception):
             self.fail(why)
             return
-        text = self.stream.end()
+        text, thought = self.stream.end(), ""
+        if self.thoughts:
+            (thought, text), (last_thought, last) = self.thoughts.feed(text), self.thoughts.end()
+            thought, text = thought + last_thought, text + last
         if self.reader:
             text = self.reader.feed(text) + self.reader.end()
         calls = tuple(self.reader.calls[self.told :]) if self.reader else ()
         if self.reader and self.reader.calls and why == "stop":
             why = "tool_calls"
-        self.give(Piece(text, calls, tuple(self.pending), cast(FinishReason, why), usage))
+        self.give(Piece(text, calls, tuple(self.pending), cast(FinishReason, why), usage, thought))
 
     def _show(self, text: str) -> None:
         calls: tuple[Any, ...] = ()
+        thought = ""
+        if self.thoughts:
+            thought, text = self.thoughts.feed(text)
         if self.reader:
             text = self.reader.feed(text)
             calls = tuple(self.reader.calls[self.told :])
             self.told += len(calls)
-        if text or calls:
-            self.give(Piece(text, calls, tuple(self.pending)))
+        if text or calls or thought:
+            self.give(Piece(text, calls, tuple(self.pending), reasoning=thought))
             self.pending = []
 
     def _logprob(self, token: int, logits: Any) -> TokenLogprob:

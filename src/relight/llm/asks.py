@@ -186,13 +186,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer. The last one has `finish_reason` and `usage`."""
+    """A part of an answer; `reasoning` is what the model thinks before it. The last has `finish_reason` and `usage`."""
 
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ def _add_sampling(g: Any) -> None:
     g.add_argument("--min-p", type=float, default=0.05, metavar="P", help="default: 0.05")
     g.add_argument("--repeat-penalty", type=float, default=1.0, metavar="R", help="default: 1, none")
     g.add_argument("--seed", type=int, metavar="N", help="for the same answers again")
+    g.add_argument("--no-thinking", action="store_true", help="answer at once, where the model can")
     g.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: what the context holds)")
 
 
@@ -104,6 +105,7 @@ def fitting_layers(path: Path, settings: LoadSettings) -> int:
 
 def chat(a: argparse.Namespace) -> None:
     """Load the model and talk until the end of input or /exit."""
+    from relight.llm import reasoning
     from relight.llm.asks import Limits
     from relight.llm.client import Llm
     from relight.llm.talk import Talk
@@ -122,7 +124,8 @@ def chat(a: argparse.Namespace) -> None:
             f"{loaded.context} tokens. /help lists what there is.",
             file=sys.stderr,
         )
-        Talk(llm, how, limits, a.system).run(_lines())
+        told = reasoning.template_values("none" if a.no_thinking else None, {})
+        Talk(llm, how, limits, a.system, template_values=told).run(_lines())
 
 
 def _lines() -> Any:

@@ -16,6 +16,7 @@ HELP = """/help            this list
 /again           another answer to the last question
 /exit            end (also Ctrl-D); Ctrl-C stops an answer
 A line that ends with \\ goes on in the next."""
+DIM = "\x1b[2m{}\x1b[22m"
 UNSEEN = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
 """Control characters but tab and newline: a model must not move the cursor or name the window."""
 
@@ -31,8 +32,9 @@ class Talk:
         system: str | None = None,
         out: TextIO | None = None,
         notes: TextIO | None = None,
+        template_values: Json | None = None,
     ) -> None:
-        self.llm, self.sampling, self.limits = llm, sampling, limits
+        self.llm, self.sampling, self.limits, self.template_values = llm, sampling, limits, template_values or {}
         self.out, self.notes = out or sys.stdout, notes or sys.stderr
         self.begin(system)
 
@@ -81,32 +83,49 @@ class Talk:
 
     def answer(self) -> None:
         """Ask and show; a question that cannot be answered is taken back."""
-        ask = ChatAsk(messages=tuple(self.messages), sampling=self.sampling, limits=self.limits)
+        ask = ChatAsk(
+            messages=tuple(self.messages),
+            sampling=self.sampling,
+            limits=self.limits,
+            template_values=self.template_values,
+        )
         try:
             answer = self.llm.chat(ask)
-            said, usage = self.show(answer)
+            said, thought, usage = self.show(answer)
         except (RequestError, WorkerLost) as error:
             self.say(str(error))
             self.messages.pop()
             return
-        self.messages.append({"role": "assistant", "content": said})
+        self.messages.append({"role": "assistant", "content": said, "reasoning_content": thought})
         self.say(summary(usage) if usage else "[stopped]")
 
-    def show(self, answer: Answer) -> tuple[str, Usage | None]:
-        """Text shown and what it cost; nothing of that where Ctrl-C stopped it."""
+    def show(self, answer: Answer) -> tuple[str, str, Usage | None]:
+        """Text shown, what was thought before it, and what it cost; nothing of that where Ctrl-C stopped it."""
         said: list[str] = []
+        thought: list[str] = []
         usage = None
         try:
             for piece in answer:
-                said.append(piece.text)
+                if piece.reasoning:
+                    thought.append(piece.reasoning)
+                    self.think(piece.reasoning.translate(UNSEEN))
+                if piece.text and thought and not said:
+                    self.say("")
                 usage = piece.usage
-                self.out.write(piece.text.translate(UNSEEN))
-                self.out.flush()
+                if piece.text:
+                    said.append(piece.text)
+                    self.out.write(piece.text.translate(UNSEEN))
+                    self.out.flush()
         except KeyboardInterrupt:
             answer.close()
         self.out.write("\n")
         self.out.flush()
-        return "".join(said), usage
+        return "".join(said), "".join(thought), usage
+
+    def think(self, text: str) -> None:
+        """Thoughts are notes: dimmed in a terminal, and no part of an answer that is piped."""
+        self.notes.write(DIM.format(text) if self.notes.isatty() else text)
+        self.notes.flush()
 
     def say(self, text: str) -> None:
         self.notes.write(text + "\n")

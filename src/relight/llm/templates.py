@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 
 from relight.errors import ModelFileError, RequestError
+from relight.llm import reasoning
 from relight.llm.asks import Json
 from relight.llm.sandbox import Sandbox, begin, joined
 
@@ -50,7 +51,10 @@ class ChatTemplate:
 
         A template that refuses system messages gets them within the first message of the user.
         """
-        plain = plain_messages(messages)
+        plain = [
+            reasoning.plain(message, self.source) if message["role"] == "assistant" else message
+            for message in plain_messages(messages)
+        ]
         try:
             return self._render(plain, tools, values)
         except Refused as error:

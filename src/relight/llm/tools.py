@@ -16,7 +16,7 @@ HERMES, HERMES_END = "<tool_call>", "</tool_call>"
 MISTRAL, MISTRAL_ARGS = "[TOOL_CALLS]", "[ARGS]"
 LLAMA = "<|python_tag|>"
 MARKERS = (HERMES, MISTRAL, LLAMA)
-SHOWN = frozenset((HERMES, HERMES_END, MISTRAL, MISTRAL_ARGS, LLAMA, "<think>", "</think>"))
+SHOWN = frozenset((HERMES, HERMES_END, MISTRAL, MISTRAL_ARGS, LLAMA))
 """Control tokens whose text matters to whoever reads the answer; the others stay unseen."""
 MAX_TOOLS, MAX_NAME = 128, 64
 

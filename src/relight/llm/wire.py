@@ -67,6 +67,8 @@ def loaded(values: Json) -> Loaded:
 def piece_as_json(piece: Piece) -> Json:
     """Only what the piece has: one goes over the pipe for each token."""
     values: Json = {"text": piece.text} if piece.text else {}
+    if piece.reasoning:
+        values["reasoning"] = piece.reasoning
     if piece.tool_calls:
         values["tool_calls"] = [asdict(call) for call in piece.tool_calls]
     if piece.logprobs:
@@ -88,4 +90,5 @@ def piece(values: Json) -> Piece:
         ),
         values.get("finish_reason"),
         Usage(**values["usage"]) if values.get("usage") else None,
+        values.get("reasoning", ""),
     )

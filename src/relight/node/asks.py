@@ -7,6 +7,7 @@ from typing import Any
 from relight.errors import RequestError
 from relight.gateway import node as gateway
 from relight.llm import asks as llm
+from relight.llm import reasoning
 
 USUAL = llm.Sampling()
 
@@ -19,6 +20,7 @@ def chat(ask: gateway.ChatAsk) -> llm.ChatAsk:
         response_format=response_format(ask.response_schema),
         sampling=sampling(ask.sampling),
         limits=limits(ask.sampling),
+        template_values=reasoning.template_values(ask.reasoning_effort, dict(ask.template_values)),
     )
 
 
@@ -35,6 +37,8 @@ def message(said: gateway.Message) -> dict[str, Any]:
     values: dict[str, Any] = {"role": said.role, "content": "".join(str(part) for part in said.parts)}
     if said.name is not None:
         values["name"] = said.name
+    if said.reasoning:
+        values["reasoning_content"] = said.reasoning
     if said.tool_call_id is not None:
         values["tool_call_id"] = said.tool_call_id
     if said.tool_calls:
@@ -80,6 +84,7 @@ def piece(said: llm.Piece) -> gateway.ChatPiece:
     used = said.usage
     return gateway.ChatPiece(
         text=said.text,
+        reasoning=said.reasoning,
         tool_calls=tuple(
             gateway.ToolCallDelta(call.index, call.id, call.name, call.arguments) for call in said.tool_calls
         ),

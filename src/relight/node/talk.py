@@ -8,15 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from relight.errors import DoesNotFit, WorkerError
 from relight.llm.asks import LoadSettings
 from relight.llm.client import Llm
 from relight.node.card import Card
-from relight.planner.language import LanguageModel, read_language_model
-from relight.weights.shards import weight_files
+from relight.planner.language import read_language_model
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +95,7 @@ class Talk:
         """So many layers, or the fewer that there is room for by the time it is taken."""
         while self.card is not None and layers:
             try:
-                self.card.take(NAME, described(path).on_gpu(layers, self.context))
+                self.card.take(NAME, read_language_model(path).on_gpu(layers, self.context))
                 return layers
             except DoesNotFit:  # pictures began since
                 layers = min(layers - 1, self._layers(path))
@@ -109,7 +107,7 @@ class Talk:
         """As many as fit beside what is at work there; all or those asked for where it has the room."""
         if self.card is None or not self.settings.n_gpu_layers:
             return 0
-        fitting = described(path).most_layers(self.card.room(NAME), self.context)
+        fitting = read_language_model(path).most_layers(self.card.room(NAME), self.context)
         asked = self.settings.n_gpu_layers
         return fitting if asked < 0 else min(fitting, asked)
 
@@ -146,14 +144,3 @@ class Talk:
         saving.join(SAVE_S)
         self.llm.close()
         self._model = None
-
-
-def described(path: Path) -> LanguageModel:
-    """A vocabulary takes time to read: a model that comes back has the one it had. Raises ModelFileError."""
-    files = weight_files(path)
-    return _described(files[0], tuple(file.stat().st_mtime_ns for file in files))
-
-
-@lru_cache(4)
-def _described(path: Path, changed: tuple[int, ...]) -> LanguageModel:
-    return read_language_model(path)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,14 @@ class LanguageModel:
 
 def read_language_model(path: Path) -> LanguageModel:
     """Raises ModelFileError for what is no language model in GGUF."""
-    containers = [open_container(file) for file in weight_files(path)]
+    files = weight_files(path)
+    return _read(path, files, tuple(file.stat().st_mtime_ns for file in files))
+
+
+@lru_cache(8)
+def _read(path: Path, files: tuple[Path, ...], changed: tuple[int, ...]) -> LanguageModel:
+    """A vocabulary takes a tenth of a second to read, and the node asks whenever a chat begins."""
+    containers = [open_container(file) for file in files]
     try:
         metadata: dict[str, Any] = {}
         layers: Counter[int] = Counter()

@@ -66,6 +66,8 @@ def chat_ask(call: Call, body: ChatBody) -> ChatAsk:
         tool_choice=tool_choice(body, [tool["name"] for tool in tools]),
         parallel_tool_calls=body.parallel_tool_calls is not False,
         response_schema=response_schema(body, limits),
+        reasoning_effort=body.reasoning_effort,
+        template_values=body.chat_template_kwargs or {},
         owner=call.owner,
     )
 
@@ -92,11 +94,12 @@ def message(given: ChatMessage, param: str, model: ModelCard, limits: Limits) ->
         name=given.name,
         tool_calls=tuple(ToolCall(t.id, t.function.name, t.function.arguments) for t in given.tool_calls or ()),
         tool_call_id=given.tool_call_id,
+        reasoning=given.reasoning_content,
     )
 
 
 def check_size(messages: Sequence[Message], limits: Limits) -> None:
-    chars = sum(len(part) for each in messages for part in each.parts if isinstance(part, str))
+    chars = sum(len(part) for each in messages for part in (*each.parts, each.reasoning) if isinstance(part, str))
     if chars > limits.prompt_chars:
         raise invalid("messages", f"more than {limits.prompt_chars} characters", "context_length_exceeded")
     if sum(isinstance(part, bytes) for each in messages for part in each.parts) > limits.pictures:

@@ -14,6 +14,8 @@ MOST_SEED = 2**63 - 1
 Name = Annotated[str, Field(max_length=256)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Stop = Annotated[str, Field(min_length=1, max_length=512)]
+TemplateName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+TemplateText = Annotated[str, Field(max_length=1024)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -95,6 +97,7 @@ class ChatMessage(Body):
     name: Annotated[str, Field(max_length=128)] | None = None
     tool_calls: Annotated[list[CalledTool], Field(max_length=128)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+    reasoning_content: str | None = Field(None, description="what an earlier answer thought, for templates that ask")
 
 
 class Function(Body):
@@ -140,6 +143,12 @@ class ChatBody(Sampled):
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        None, description="for models that think before they answer; none: they answer at once, where they can"
+    )
+    chat_template_kwargs: dict[TemplateName, bool | int | float | TemplateText | None] | None = Field(
+        None, max_length=32, description="values for the model's chat template, such as enable_thinking"
+    )
 
 
 class CompletionBody(Sampled):
