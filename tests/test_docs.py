@@ -107,6 +107,7 @@ MAY_IMPORT = {
         "llm",
         "jobs",
         "workers.process",
+        "workers.priority",
         "planner",
         "store",
         "configuration",
