@@ -133,7 +133,7 @@ def test_every_fault_ends_in_a_picture_or_a_named_cause_and_leaves_others_alone(
     clinic: Clinic, count: Count, figure: Figure
 ) -> None:
     everything, lot, begun = cases(), random.Random(SEED), time.monotonic()
-    chosen = lot.sample(everything, min(len(everything), count("SICK_WORKERS", 4)))
+    chosen = lot.sample(everything, min(len(everything), count("SICK_WORKERS", 3)))
     usual = {seed: clinic.picture(clinic.ended(clinic.submit(**HEALTHY, seed=seed))) for seed in (1, 2)}
     ends: Counter[str] = Counter()
     wrong: list[str] = []
@@ -225,18 +225,12 @@ def warnings(told: list[Event]) -> list[str]:
     return [event.message for event in told if isinstance(event, Warned)]
 
 
-@pytest.mark.parametrize(("where", "component"), [("load", "diffusion"), ("compile", "vae"), ("denoise", "diffusion")])
-def test_generate_tries_another_way_where_memory_runs_out(
-    clinic: Clinic, told: list[Event], where: str, component: str
-) -> None:
-    clinic.tell(Case(where, component, 1, "memory", 1))
+@pytest.mark.parametrize("where", ["load", "denoise"])
+def test_generate_tries_another_way_where_memory_runs_out(clinic: Clinic, told: list[Event], where: str) -> None:
+    clinic.tell(Case(where, "diffusion", 1, "memory", 1))
     assert len(generated(told).pictures) == 1
-    if component == "diffusion":
-        assert (
-            len(warnings(told)) == 1
-            and "refused 3.00 GiB" in warnings(told)[0]
-            and "less of the card" in warnings(told)[0]
-        )
+    (said,) = warnings(told)
+    assert "refused 3.00 GiB" in said and "less of the card" in said
 
 
 def test_generate_says_what_was_needed_and_tried_where_nothing_helps(clinic: Clinic, told: list[Event]) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relight.errors import JobNotFound, KeyConflict, RequestError
+from relight.errors import JobNotFound, KeyConflict, ModelStopped, RequestError
 from relight.gateway.node import ImageAsk, JobEvent
 from relight.jobs.events import Advanced, Previewed
 from relight.jobs.fleet import EngineSettings
 from relight.ledger import Attempt, Ledger, NewResult
 from relight.llm.asks import LoadSettings
+from relight.node.breaker import DEATHS
 from relight.node.node import RelightNode
 from relight.node.registry import EMBEDDED, Registry
 
@@ -118,6 +119,23 @@ def test_what_is_wrong_is_told_at_submission(node: RelightNode) -> None:
     with pytest.raises(RequestError, match="none for pictures here"):
         asyncio.run(node.submit_image("/etc/passwd", ImageAsk(request=ASK), owner="me", key=None, join=False))
     assert node.ledger.jobs() == []
+
+
+def test_a_model_whose_workers_die_is_shown_and_takes_no_more_jobs_for_a_while(node: RelightNode) -> None:
+    waiting = submit(node)
+    for _ in range(DEATHS):
+        node.line.breaker.lost(EMBEDDED)
+    with pytest.raises(ModelStopped, match="tried again in 60 s"):
+        submit(node, seed=2)
+    (shown,) = (card for card in node.models() if card.id == EMBEDDED)
+    assert shown.stopped_s is not None and 50 < shown.stopped_s <= 60
+    told = {metric.name: metric.values for metric in node.metrics()}
+    assert told["worker_deaths"] == [({"model": EMBEDDED}, DEATHS)]
+    assert told["model_stopped_seconds"][0][0] == {"model": EMBEDDED}
+    left = asyncio.run(node.job(waiting)).seconds_left
+    node.line.breaker.worked(EMBEDDED)
+    assert left is not None and left > 50 + (asyncio.run(node.job(waiting)).seconds_left or 0)
+    submit(node, seed=2)
 
 
 def test_a_node_that_stops_takes_no_more(node: RelightNode) -> None:

@@ -272,6 +272,7 @@ class Making:
         elif not isinstance(event, (Previewed, Warned)):
             raise AssertionError(event)
 
+        if isinstance(error, WorkerLost):
     def keep(self) -> None:
         """Tell the ledger that the attempt goes on, and hear whether it may."""
         with self._lock:

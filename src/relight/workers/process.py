@@ -52,7 +52,7 @@ class Worker:
         start_deadline_s: float = START_DEADLINE_S,
         hang_s: float = DEFAULT_S,
     ) -> None:
-        """Raises WorkerError when it is not ready within the deadline, WorkerLost when it ends before."""
+        """Raises WorkerLost when it is not ready within the deadline, or ends before."""
         self.name = name
         self._numbers = itertools.count(1)
         self._current: tuple[int, object] = (0, None)  # number and owner of the running call; 0 between calls
@@ -85,7 +85,7 @@ class Worker:
         try:
             message = self._messages.get(timeout=deadline_s)
         except queue.Empty:
-            raise WorkerError(
+            raise WorkerLost(
                 f"worker {self.name} was not ready after {deadline_s:g} s; a driver that hangs or a very slow disk "
                 "does that (--debug shows its log)"
             ) from None
