@@ -70,6 +70,8 @@ def main() -> None:
         report(a, [line for line in lines if line["kind"] == "case"])
         return
     os.environ["XDG_CACHE_HOME"] = str(a.folder / "cache")
+    if a.processor_time:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait for others would count as working
     cases = [case for case in (LARGE if a.full else SMALL) if a.models is None or case.model in a.models]
     if not has_openvino():
         note("openvino is not installed: what would run on it is left out")
@@ -90,6 +92,18 @@ def note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def model_file(a: argparse.Namespace, model: str) -> Path:
+    """Made unless it is there: `a` says in which `folder`, whether `full`, of how many `t5_layers`."""
+    if model == "embedded":
+        return demo.EMBEDDED
+    if model != "flux":
+        return sd_checkpoint(a.folder / f"{model}.safetensors", SD[model if a.full else f"{model}-narrow"])
+    made = Path(a.folder / "flux")
+    flux_files(made, replace(FLUX["full"], t5_layers=a.t5_layers))
+    (made / "tokenizer.json").write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
+    return made
+
+
 @dataclass
 class Comparison:
     a: argparse.Namespace
@@ -103,7 +117,9 @@ class Comparison:
         for model in dict.fromkeys(case.model for case in cases):
             if self.late:
                 return
-            path = str(self.model_file(model))
+            started = time.perf_counter()
+            path = str(model_file(self.a, model))
+            tell(self.a, kind="file", model=model, seconds=round(time.perf_counter() - started, 1))
             mine = [case for case in cases if case.model == model]
             for case in (case for case in mine if case.warmed and not self.late):
                 self.warm(case, path)
@@ -119,20 +135,6 @@ class Comparison:
                 for case in cases:
                     if not self.late:
                         yield self.one(pipeline, path, case)
-
-    def model_file(self, model: str) -> Path:
-        """Made unless it is there."""
-        started, folder = time.perf_counter(), self.a.folder
-        if model == "embedded":
-            return demo.EMBEDDED
-        if model == "flux":
-            made = Path(folder / "flux")
-            flux_files(made, replace(FLUX["full"], t5_layers=self.a.t5_layers))
-            (made / "tokenizer.json").write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
-        else:
-            made = sd_checkpoint(folder / f"{model}.safetensors", SD[model if self.a.full else f"{model}-narrow"])
-        tell(self.a, kind="file", model=model, seconds=round(time.perf_counter() - started, 1))
-        return made
 
     def warm(self, case: Case, path: str) -> None:
         """Times what this case is planned to run, and nothing else."""

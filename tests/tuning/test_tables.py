@@ -31,7 +31,9 @@ def timed(
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    table = Table(RADV, [timed(1.5), timed(1.2, CHUNKED)], submit=32, threads=8, made="2026-11-23T01:00:00+00:00")
+    table = Table(
+        RADV, [timed(1.5), timed(1.2, CHUNKED)], submit={"net": 32}, threads=8, made="2026-11-23T01:00:00+00:00"
+    )
     path = tables.save(table, tmp_path)
     assert tables.load(RADV, tmp_path) == table
     assert [found.name for found in tmp_path.iterdir()] == [path.name] and tables.exists(tmp_path)
@@ -97,7 +99,9 @@ def test_the_quicker_executor_of_the_cpu_is_named_where_both_were_timed() -> Non
     assert found.cpu_executor("vae") == "openvino"
 
 
-def test_submissions_are_as_large_as_was_found_quickest() -> None:
+def test_submissions_are_as_large_as_was_found_quickest_for_this_very_model() -> None:
     cpu = Table(replace(RADV, device="cpu", driver=""))
-    assert Tuned(cpu, Table(RADV, submit=64)).environment == {"GGML_VK_MAX_NODES_PER_SUBMIT": "64"}
-    assert Tuned(cpu, Table(RADV)).environment == {} and Tuned(cpu).environment == {}
+    card = Table(RADV, submit={"net": 64})
+    assert Tuned(cpu, card, lambda component: "net").environment == {"GGML_VK_MAX_NODES_PER_SUBMIT": "64"}
+    assert Tuned(cpu, card, lambda component: "larger").environment == {}
+    assert Tuned(cpu, card).environment == {} and Tuned(cpu, None, lambda component: "net").environment == {}

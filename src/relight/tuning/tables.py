@@ -19,7 +19,7 @@ from relight.tuning.identity import Identity
 from relight.tuning.pipelines import cache_home
 
 log = logging.getLogger("relight.tuning")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,12 @@ class Timed:
 
 @dataclass
 class Table:
-    """`submit` is the best number of operations a submission, `threads` of each CPU executor; None: not timed."""
+    """`submit` gives by a network's signature the best number of operations a submission, `threads` is that of each CPU
+    executor; what is lacking was not timed."""
 
     identity: Identity
     timed: list[Timed] = field(default_factory=list)
-    submit: int | None = None
+    submit: dict[str, int] = field(default_factory=dict)
     threads: int | None = None
     made: str = ""
 
@@ -109,7 +110,7 @@ def load(identity: Identity, where: Path | None = None) -> Table:
         if values["format"] != FORMAT or Identity(**values["identity"]) != identity:
             return Table(identity)
         timed = [_timed(each) for each in values["timed"]]
-        return Table(identity, timed, values["submit"], values["threads"], values["made"])
+        return Table(identity, timed, dict(values["submit"]), values["threads"], values["made"])
     except FileNotFoundError:
         return Table(identity)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ from relight.tuning.tables import Table, Timed
 from relight.weights.checkpoint import Checkpoint
 
 CPU_EXECUTORS = ("ggml-cpu", "openvino")
+SUBMIT_VARIABLE = "GGML_VK_MAX_NODES_PER_SUBMIT"
 REAL = ("discrete", "integrated", "virtual")
 
 
@@ -68,10 +69,12 @@ class Tuned:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of the GPU's worker, where the user has not set it."""
-        if self.gpu is None or self.gpu.submit is None:
+        """Of the GPU's worker, where the user has not set it. What suits one model's backbone lasts too long for
+        another's."""
+        network = self.network("diffusion") if self.gpu is not None else None
+        if self.gpu is None or network is None or network not in self.gpu.submit:
             return {}
-        return {"GGML_VK_MAX_NODES_PER_SUBMIT": str(self.gpu.submit)}
+        return {SUBMIT_VARIABLE: str(self.gpu.submit[network])}
 
 
 def here(

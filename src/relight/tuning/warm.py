@@ -27,18 +27,14 @@ from relight.planner.networks import Networks
 from relight.planner.placement import LARGEST_TILE_BUFFER
 from relight.planner.profiles import GCN, Profile
 from relight.planner.workload import Workload, workload
-from relight.tuning import pipelines, tables
+from relight.tuning import pipelines, submissions, tables
 from relight.tuning.bench import RUNS, Bench
 from relight.tuning.identity import of_cpu, of_gpu
 from relight.tuning.tables import Table, Timed
-from relight.tuning.tuned import Tuned, signature
+from relight.tuning.tuned import SUBMIT_VARIABLE, Tuned, signature
 
 LONGEST_RUN_S = 60.0
 """Estimated seconds of one run, above which an alternative to what is planned is not timed."""
-SUBMIT = (16, 32, 64, 100)
-LONGEST_SUBMISSION_S = 0.5
-"""Drivers reset a device whose submission runs for two seconds; heavy operations stand together."""
-CLUSTERED = 3.0
 WORTH_THREADS = 0.95
 FEW_TILES = 2
 Tell = Callable[[str], None]
@@ -69,7 +65,7 @@ class Warmed:
 @dataclass(eq=False)
 class Warmup:
     """One machine. `where` is the folder of the tables; `runs` of each way at most, besides the first; alternatives
-    estimated at more than `longest_run_s` a run are left out; `again` times what is known, too; `submissions`: also how
+    estimated at more than `longest_run_s` a run are left out; `again` times what is known, too; `submitting`: also how
     many operations a submission should have. `quick`: no alternatives at all, only what is planned. `backend` as
     `--backend` takes it: what is sent somewhere is timed there alone."""
 
@@ -81,7 +77,7 @@ class Warmup:
     again: bool = False
     longest_run_s: float = LONGEST_RUN_S
     runs: int = RUNS
-    submissions: bool = True
+    submitting: bool = True
     quick: bool = False
     backend: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -198,28 +194,23 @@ class Warmup:
 
     def _time_submissions(self, files: ModelFiles, chooser: Chooser, tuned: Tuned) -> None:
         """The most operations a submission that no driver takes for a hang, if more are quicker."""
-        gpu, table = self.machine.gpu, tuned.gpu
-        known = table is not None and table.submit is not None and not self.again
-        if gpu is None or table is None or known or not self.submissions:
+        gpu, table, network = self.machine.gpu, tuned.gpu, tuned.network("diffusion")
+        if gpu is None or table is None or network is None or not self.submitting or SUBMIT_VARIABLE in os.environ:
             return
-        network = tuned.network("diffusion")
-        assert network is not None
-        base = min(table.of(network, gpu.name), key=lambda each: each.seconds, default=None)
-        if base is None:
+        base = max(table.of(network, gpu.name), key=lambda each: each.seconds, default=None)
+        if base is None or (network in table.submit and not self.again):
             return
-        nodes = len(chooser.estimator.networks.graph("diffusion", base.sizes).nodes)
-        old = bool(GCN.search(gpu.description)) or self.profile is not None
+        options = tuned.options("diffusion", gpu.name, CompileOptions())
         seconds: dict[int, float] = {}
-        for submit in SUBMIT:
-            if old and CLUSTERED * submit * base.seconds / nodes > LONGEST_SUBMISSION_S and submit > SUBMIT[0]:
-                break
-            with self._bench(files, {"GGML_VK_MAX_NODES_PER_SUBMIT": str(submit)}) as bench:
-                timed = bench.time("diffusion", network, gpu.name, base.sizes, base.options)
+        bounded = bool(GCN.search(gpu.description)) or self.profile is not None
+        for submit in submissions.sizes(base, chooser.estimator, gpu.name) if bounded else submissions.SIZES:
+            with self._bench(files, {SUBMIT_VARIABLE: str(submit)}) as bench:
+                timed = bench.time("diffusion", network, gpu.name, base.sizes, options, runs=self.runs)
             if timed is not None:
                 seconds[submit] = timed.seconds
                 self.tell(f"submissions of {submit} operations: {timed.seconds:.4f} s")
         if seconds:
-            table.submit = min(seconds, key=lambda submit: seconds[submit])
+            table.submit[network] = submissions.quickest(seconds)
 
     def _time_threads(self, files: ModelFiles, chooser: Chooser, tuned: Tuned) -> None:
         """Physical cores against the threads of all of them, on the heaviest component of ggml's on the CPU."""
