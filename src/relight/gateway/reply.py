@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping
 from typing import Any
 
@@ -65,19 +66,34 @@ class Long:
         self._settings = gateway.settings
         self._gone = asyncio.create_task(gone(receive))
         self._end = asyncio.create_task(gateway.ending.wait())
+        self._heard = time.monotonic()
         self.begun = False
+
+    def heard(self) -> None:
+        """The client was sent something now."""
+        self._heard = time.monotonic()
 
     async def next[T](self, task: asyncio.Task[T]) -> bool:
         """True when the task is done, False for a sign of life. Raises ClientGone, or Problem when all must end."""
-        pause = self._settings.ping_s if self.begun else self._settings.patience_s
-        done, _ = await asyncio.wait({task, self._gone, self._end}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        while not (done := await self._first(task)):
+            if self._pause() <= 0:
+                self.heard()
+                return False
         if task in done and not task.cancelled():
             return True
         if self._gone in done:
             raise ClientGone
-        if task in done or self._end in done:  # nothing but the server's end cancels what somebody waits for
-            raise stopping_problem()
-        return False
+        raise stopping_problem()  # nothing but the server's end cancels what somebody waits for
+
+    async def _first(self, task: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
+        waited = {task, self._gone, self._end}
+        done, _ = await asyncio.wait(waited, timeout=max(0.0, self._pause()), return_when=asyncio.FIRST_COMPLETED)
+        return done
+
+    def _pause(self) -> float:
+        """Seconds that the client may still hear nothing."""
+        most = self._settings.ping_s if self.begun else self._settings.patience_s
+        return self._heard + most - time.monotonic()
 
     async def close(self, *tasks: asyncio.Task[Any]) -> None:
         for task in (*tasks, self._gone, self._end):
@@ -131,41 +147,37 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         long = Long(self._gateway, receive)
-        step = asyncio.create_task(following(self._events))
+        passing = asyncio.create_task(self._passed_on(long, send))
         try:
-            while True:
-                if not await long.next(step):
-                    await self._begin(long, send)
-                    await more(send, b": ping\n\n")
-                    continue
-                event = step.result()
-                if event is None:
-                    break
+            while not await long.next(passing):
                 await self._begin(long, send)
-                await more(send, event)
-                step = asyncio.create_task(following(self._events))
+                await more(send, b": ping\n\n")
+            passing.result()
         except ClientGone:
             return
         except Exception as error:
+            await long.close(passing)
             problem = as_problem(error)
             if not long.begun:
                 await refusal(problem)(scope, receive, send)
                 return
             await more(send, sent({"type": "error", **problem.shape()}, self._error_event))
         finally:
-            await long.close(step)
+            await long.close(passing)
             await closed(self._events)
         await self._begin(long, send)
         await send({"type": "http.response.body", "body": b""})
 
+    async def _passed_on(self, long: Long, send: Send) -> None:
+        async for event in self._events:
+            await self._begin(long, send)
+            await more(send, event)
+            long.heard()
+
     async def _begin(self, long: Long, send: Send) -> None:
         if not long.begun:
-            await begin(send, EVENTS)
             long.begun = True
-
-
-async def following(events: AsyncGenerator[bytes, None]) -> bytes | None:
-    return await anext(events, None)
+            await begin(send, EVENTS)
 
 
 async def closed(events: AsyncGenerator[Any, None]) -> None:
