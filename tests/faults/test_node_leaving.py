@@ -120,7 +120,7 @@ async def crowded(served: Served) -> None:
 
 
 def test_whoever_leaves_or_cancels_leaves_nothing_at_work(tmp_path: Path, count: Count, figure: Figure) -> None:
-    number, began = count("LEAVING", 20), time.monotonic()
+    number, began = count("LEAVING", 16), time.monotonic()
     with Served(tmp_path, write_model(tmp_path / f"{WORDS}.gguf")) as served:
         served.ended(served.submit(SEED)["id"])
         since = time.monotonic()

@@ -121,7 +121,7 @@ def ending(last: dict[str, Any]) -> str:
 
 
 def test_an_order_to_stop_is_obeyed_in_time_and_loses_nothing(tmp_path: Path, count: Count, figure: Figure) -> None:
-    stops, waiting, lot = count("STOPS", 2), count("WAITING", 9), random.Random(SEED)
+    stops, waiting, lot = count("STOPS", 1), count("WAITING", 9), random.Random(SEED)
     began = time.monotonic()
     (tmp_path / "relight").mkdir()
     settings = f"server:\n  drain_seconds: {DRAIN_S}\n"
