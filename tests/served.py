@@ -41,6 +41,7 @@ class Served:
             "XDG_CONFIG_HOME": str(self.folder),
             "RELIGHT_MODELS": str(self.folder / "models"),
             "RELIGHT_ENGINE_THREADS": "1",
+            "RELIGHT_SERVER_WARM": "false",
         }
         with open(self.folder / "serve.log", "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(

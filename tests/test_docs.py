@@ -109,6 +109,7 @@ MAY_IMPORT = {
         "workers.process",
         "workers.priority",
         "planner",
+        "tuning.lacking",
         "store",
         "configuration",
         "images",

@@ -216,7 +216,8 @@ class Server:
     keep_size: int = setting(8 * GIB, Size(), "and so much")
     idle_seconds: float = setting(600.0, Real(0, 1e7), "after which an unused model leaves the card; 0: never")
     drain_seconds: float = setting(20.0, Real(0, 3600), "that what runs may go on after the order to stop")
-    pinned: tuple[str, ...] = setting((), Many(Model()), "models that stay")
+    pinned: tuple[str, ...] = setting((), Many(Model()), "models that stay: at most one of pictures and one that talks")
+    warm: bool = setting(True, Switch(), "time models in use while nobody asks for anything")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from relight.prompts.chunks import LENGTH
 from relight.workers.components.text import VECTORS
 
 CUT_SHOWN = 200
-STEERINGS_KEPT = 4
-"""17 MB each for FLUX.1 schnell's four steps."""
+STEERING_BYTES = 1 << 28
+"""Of what prompts lately gave the backbone: 17 MB each for FLUX.1 schnell's four steps."""
 OTHER_PAD = 0
 """What CLIP-G and CLIP-H see after the end of the text, and CLIP-L does not."""
 
@@ -202,7 +203,7 @@ class FluxText(TextStage):
         def task() -> Conditions:
             run.load("modulation", sizes)
             steering = np.stack([modulation(each["pooled"]) for each in encoded["clip_l"].result()])
-            self._lately = dict([*self._lately.items(), (key, steering)][-STEERINGS_KEPT:])
+            self._lately = latest([*self._lately.items(), (key, steering)], STEERING_BYTES)
             return conditions(steering)
 
         if key in self._lately and encoded["t5xxl"].done():
@@ -271,6 +272,13 @@ class ClipTexts(TextStage):
             return Conditions(arrays, plan.positive[number], plan.negative[number])
 
         return run.submit("diffusion", task)
+
+
+def latest[K](found: Sequence[tuple[K, np.ndarray]], most_bytes: int) -> dict[K, np.ndarray]:
+    """As many of the last as fit, the very last in any case."""
+    totals = accumulate(array.nbytes for _, array in reversed(found))
+    kept = max(1, sum(total <= most_bytes for total in totals))
+    return dict(found[-kept:])
 
 
 def joined(parts: Sequence[Arrays]) -> Arrays:

@@ -7,12 +7,16 @@ import json
 import logging
 import os
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relight.errors import ConfigError, RelightError
+
+if TYPE_CHECKING:
+    from relight.node.node import RelightNode
 
 KEY_VARIABLE, URL_VARIABLE = "RELIGHT_API_KEY", "RELIGHT_URL"
 USUAL_URL = "http://127.0.0.1:8188"
@@ -107,11 +111,23 @@ def serve(a: argparse.Namespace) -> None:
                 print(f"  {card.kind:6} {card.id}", flush=True)
             if settings.keys:
                 print("  an API key is needed (relight serve --new-key NAME makes one)", flush=True)
+            threading.Thread(target=print_plan, args=(node,), name="plan", daemon=True).start()
 
         asyncio.run(server.serve(app, settings, started))
     finally:
         node.stop(app.drain_left())
         ledger.close()
+
+
+def print_plan(node: RelightNode) -> None:
+    """Of the models that stay, or of the first few of pictures, and of the language model."""
+    from relight.node.announced import announced
+
+    try:
+        for line in announced(node.registry, node.shelf.settings, node.pins, node.talk, node.card):
+            print(f"  {line}", flush=True)
+    except (OSError, ValueError):
+        return  # nobody reads it
 
 
 def show_devices(a: argparse.Namespace) -> None:
@@ -124,7 +140,8 @@ def show_devices(a: argparse.Namespace) -> None:
         held = ", ".join(
             f"{name} {size / 2**30:.2f} GiB" for name, size in device.get("held_bytes", {}).items() if size
         )
-        print(f"{device['name']:10} {device['kind']:9} {total:6.1f} GiB, {free:.1f} free  {held}")
+        warming = f"  warming up {device['warming']}" if device.get("warming") else ""
+        print(f"{device['name']:10} {device['kind']:9} {total:6.1f} GiB, {free:.1f} free  {held}{warming}")
 
 
 def show_jobs(a: argparse.Namespace) -> None:

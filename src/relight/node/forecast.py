@@ -1,4 +1,4 @@
-"""What a picture would take, by the planner, for `/api/plan`."""
+"""What a picture would take, by the planner: for `/api/plan`, and for models that are to stay."""
 
 from __future__ import annotations
 
@@ -9,17 +9,43 @@ from relight.gateway.node import PlanAsk
 from relight.jobs.fleet import EngineSettings
 from relight.jobs.request import GenerateRequest
 from relight.node.registry import Registry
-from relight.planner.outlook import machine_for
-from relight.planner.plan import Ask, Planning, as_dict
+from relight.planner.choices import Objective
+from relight.planner.machine import Machine
+from relight.planner.outlook import TimingsOf, machine_for
+from relight.planner.plan import Ask, Plan, Planning, as_dict
 
 GIB = 1 << 30
 
 
 def forecast(registry: Registry, engine: EngineSettings, ask: PlanAsk) -> Mapping[str, Any]:
     """JSON as `relight plan --json` prints it. Raises RequestError, DoesNotFit."""
-    files = registry.files(ask.model)
     request = GenerateRequest(prompt="", width=ask.width, height=ask.height, steps=ask.steps, batch=ask.batch, seed=0)
+    return as_dict(planned(registry, engine, ask.model, request))
+
+
+def planned(
+    registry: Registry,
+    engine: EngineSettings,
+    model: str,
+    request: GenerateRequest | None = None,
+    objective: Objective = "latency",
+    found: tuple[Machine, TimingsOf] | None = None,
+) -> Plan:
+    """By default of one picture of the size that the model is for, on the machine that is `found` where it was not
+    asked for before. Raises RequestError, DoesNotFit, ModelFileError."""
+    files = registry.files(model)
+    machine, timings = found or machine_of(engine)
+    planning = Planning(machine, Ask(backend=engine.backend, options=engine.options, objective=objective), timings)
+    return planning.of_files(model, files, request or registry.usual(model))
+
+
+def machine_of(engine: EngineSettings) -> tuple[Machine, TimingsOf]:
+    """Asked by a worker of its own."""
     max_vram = engine.max_vram_bytes / GIB if engine.max_vram_bytes is not None else None
-    machine, timings = machine_for(None, max_vram, engine.threads, None)
-    planning = Planning(machine, Ask(backend=engine.backend, options=engine.options), timings)
-    return as_dict(planning.of_files(ask.model, files, request))
+    return machine_for(None, max_vram, engine.threads, None, engine.gpu)
+
+
+def card_bytes(plan: Plan) -> int:
+    """Most that the model allocates on the card, as its pipeline foretells it."""
+    gpu = plan.machine.gpu
+    return 0 if gpu is None else plan.outcome.placement.peak_bytes(gpu.name)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,13 +24,17 @@ from relight.llm.asks import EmbedAsk, LoadSettings
 from relight.llm.client import Answer, Llm
 from relight.node import asks, views
 from relight.node.card import Card
+from relight.node.forecast import machine_of
 from relight.node.health import Health
 from relight.node.hub import Hub
 from relight.node.pictures import KIND, PictureLine
+from relight.node.pins import Pins, bring
 from relight.node.registry import Registry
 from relight.node.shelf import PipelineShelf
 from relight.node.spoken import spoken
 from relight.node.talk import NAME, Talk
+from relight.node.warming import Candidate, Warming, warm_command
+from relight.tuning.lacking import lacks
 
 TIDY_S = 30.0
 FINISHED: tuple[gateway.JobState, ...] = ("finished",)
@@ -54,16 +58,24 @@ class RelightNode:
         card: Card | None = None,
         idle_s: float = 600.0,
         health: Health | None = None,
+        pins: Pins | None = None,
+        warm: bool = False,
     ) -> None:
+        self.pins = pins or Pins()
         self.ledger, self.registry, self.card, self.idle_s = ledger, registry, card, idle_s
         self.shelf = PipelineShelf(registry.files, engine)
         self.talk = Talk(language, card, engine.environment())
         self.health_checks = health or Health(engine, None)
         if card is not None:
-            card.join(KIND, self.shelf)
-            card.join(NAME, self.talk)
+            card.join(KIND, self.shelf, pinned=self.pins.image is not None)
+            card.join(NAME, self.talk, pinned=self.pins.chat is not None)
+            if self.pins.image_bytes:
+                card.take(KIND, self.pins.image_bytes)
         self.lives, self.pace, self.hub = views.Lives(), views.Pace(), Hub[gateway.JobEvent]()
         self.line = PictureLine(ledger, self.shelf, card=card, tell=self._told)
+        if card is not None:
+            self.talk.pictures, self.talk.machine = self.line, lambda: machine_of(engine)[0]
+        self.warming = Warming(self._cold, self._idle, card) if warm else None
         self._clerks = ThreadPoolExecutor(CLERKS, "ledger")
         self._embedding = ThreadPoolExecutor(EMBEDDINGS, "embedding")
         self._stopping = threading.Event()
@@ -77,6 +89,11 @@ class RelightNode:
         self._tidy.start()
         if any(entry.kind == "chat" for entry in self.registry.entries().values()):
             threading.Thread(target=self.talk.get_ready, name="language model", daemon=True).start()
+        if self.pins != Pins():
+            stay = partial(bring, self.pins, self.shelf, self.talk, self.registry)
+            threading.Thread(target=stay, name="pinned", daemon=True).start()
+        if self.warming is not None:
+            self.warming.start()
 
     def drain(self) -> None:
         self._stopping.set()
@@ -85,6 +102,8 @@ class RelightNode:
     def stop(self, drain_s: float) -> None:
         """What runs may end within `drain_s`; the rest goes on from its checkpoints next time."""
         self.drain()
+        if self.warming is not None:
+            self.warming.stop()
         self.line.stop(drain_s)
         self._unwatch()
         self.shelf.leave(wholly=True)
@@ -132,7 +151,9 @@ class RelightNode:
     def _submit(
         self, model: str, ask: gateway.ImageAsk, owner: str, key: str | None, join: bool, priority: int
     ) -> gateway.JobView:
+        self._came()
         self.registry.entry(model, "image")
+        self.pins.check(model, "image")
         self.line.breaker.check(model)
         lacking = [name for name in pictures_named(ask.request) if name not in ask.inputs]
         if lacking:
@@ -239,24 +260,32 @@ class RelightNode:
 
     async def chat(self, ask: gateway.ChatAsk) -> AsyncGenerator[gateway.ChatPiece]:
         wanted = asks.chat(ask)
-        async with aclosing(self._talk(ask.model, lambda llm: llm.chat(wanted))) as pieces:
+        most = ask.sampling.max_tokens
+        async with aclosing(self._talk(ask.model, lambda llm: llm.chat(wanted), most)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def complete(self, ask: gateway.CompletionAsk) -> AsyncGenerator[gateway.ChatPiece]:
         wanted = asks.completion(ask)
-        async with aclosing(self._talk(ask.model, lambda llm: llm.complete(wanted))) as pieces:
+        most = ask.sampling.max_tokens
+        async with aclosing(self._talk(ask.model, lambda llm: llm.complete(wanted), most)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _talk(self, model: str, begin: Callable[[Llm], Answer]) -> AsyncGenerator[gateway.ChatPiece]:
+    async def _talk(
+        self, model: str, begin: Callable[[Llm], Answer], most: int | None
+    ) -> AsyncGenerator[gateway.ChatPiece]:
+        self._came()
         path = self.registry.chat_file(model)
-        async with aclosing(spoken(lambda: self.talk.use(model, path), begin)) as pieces:
+        self.pins.check(model, "chat")
+        async with aclosing(spoken(lambda: self.talk.use(model, path, most), begin)) as pieces:
             async for piece in pieces:
                 yield asks.piece(piece)
 
     async def embed(self, ask: gateway.EmbeddingAsk) -> gateway.Embeddings:
+        self._came()
         path = self.registry.chat_file(ask.model)
+        self.pins.check(ask.model, "chat")
 
         def embed() -> gateway.Embeddings:
             with self.talk.use(ask.model, path) as llm:
@@ -275,6 +304,7 @@ class RelightNode:
     async def devices(self) -> Sequence[Mapping[str, Any]]:
         held = self.card.held() if self.card is not None else {}
         found = await asyncio.to_thread(self.health_checks.devices)
+        main = self.health_checks.device or next((d["name"] for d in found if d["type"] == "cpu"), None)
         return [
             {
                 "name": device["name"],
@@ -283,6 +313,7 @@ class RelightNode:
                 "total_bytes": device["memory_total"],
                 "free_bytes": device["memory_free"],
                 "held_bytes": held if device["type"] == "gpu" else {},
+                "warming": self.warming.model if self.warming is not None and device["name"] == main else None,
             }
             for device in found
         ]
@@ -321,6 +352,27 @@ class RelightNode:
             ),
         ]
 
+    def _came(self) -> None:
+        if self.warming is not None:
+            self.warming.came()
+
+    def _idle(self) -> bool:
+        return not (self.line.busy or self.talk.busy or self.ledger.jobs(states=("queued",), limit=1))
+
+    def _cold(self) -> Iterator[Candidate]:
+        """Models of pictures that are pinned or were asked for lately, and were never timed here; at the size that was
+        asked for last."""
+        stays = self.pins.image
+        wanted = {stays: size_of(vars(self.registry.usual(stays)))} if stays is not None else {}
+        wanted |= {job.model: size_of(job.request) for job in reversed(self.ledger.jobs(limit=LEARNT))}
+        warmed = self.warming.warmed if self.warming is not None else []
+        engine, device, there = self.shelf.settings, self.health_checks.device, self.registry.entries()
+        for name, size in wanted.items():
+            if name in warmed or name not in there or not (where := self.registry.where(name)):
+                continue
+            if lacks(self.registry.files(name), engine, with_gpu=self.card is not None):
+                yield Candidate(name, partial(warm_command, where, size, engine, device))
+
     def _tidy_up(self) -> None:
         """What is idle leaves the card, attempts that are silent are lost, old jobs go."""
         swept = time.monotonic()
@@ -331,3 +383,8 @@ class RelightNode:
             if time.monotonic() - swept > 600:
                 self.ledger.sweep()
                 swept = time.monotonic()
+
+
+def size_of(request: Mapping[str, Any]) -> str | None:
+    width, height = request.get("width"), request.get("height")
+    return f"{width}x{height}" if width and height else None

@@ -14,6 +14,7 @@ from relight.llm.asks import CacheType, LoadSettings, StateBudget
 from relight.node.card import Card
 from relight.node.health import Health
 from relight.node.node import RelightNode
+from relight.node.pins import fitting, pinned
 from relight.node.registry import Registry
 from relight.store.catalogue import find_model
 from relight.store.places import Places
@@ -49,7 +50,18 @@ def open_node(loaded: Loaded) -> tuple[RelightNode, Ledger]:
     )
     ledger = Ledger(folder / "jobs", Limits(queued=server.max_queue), keep)
     try:
-        node = RelightNode(ledger, registry, engine, talk, card=card, idle_s=server.idle_seconds, health=health)
+        pins = fitting(pinned(server.pinned, registry), registry, engine, talk, card)
+        node = RelightNode(
+            ledger,
+            registry,
+            engine,
+            talk,
+            card=card,
+            idle_s=server.idle_seconds,
+            health=health,
+            pins=pins,
+            warm=server.warm,
+        )
     except BaseException:
         ledger.close()
         raise

@@ -12,7 +12,7 @@ from typing import Literal
 from relight import demo
 from relight.errors import ModelFileError, RequestError
 from relight.jobs import models
-from relight.jobs.request import ModelFiles
+from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.store import catalogue
 from relight.store.places import Places
 
@@ -63,6 +63,17 @@ class Registry:
             return self._named[name]
         entry = self.entry(name, "image")
         return models.files_in(demo.EMBEDDED) if entry.name == EMBEDDED else models.model_files(entry.name, {})
+
+    def where(self, name: str) -> str | None:
+        """How other commands name a model of pictures; None for one that only this process knows."""
+        if name in self._named:
+            return None
+        return str(demo.EMBEDDED) if self.entry(name, "image").name == EMBEDDED else name
+
+    def usual(self, name: str) -> GenerateRequest:
+        """A picture of the size that a model is for."""
+        side = demo.SIZE if name == EMBEDDED else None
+        return GenerateRequest(prompt="", width=side, height=side, seed=0)
 
     def chat_file(self, name: str) -> Path:
         entry = self.entry(name, "chat")
