@@ -58,11 +58,12 @@ class Card:
         with self._lock:
             return {name: holding.nbytes for name, holding in self._holdings.items()}
 
-    def room(self, name: str) -> int:
-        """Bytes `name` could have without anybody leaving who is at work or pinned: those of idle others count."""
+    def room(self, name: str, *, undisturbed: bool = True) -> int:
+        """Bytes `name` could have without anybody leaving who is at work or pinned: those of idle others count. If not
+        `undisturbed`, those of others at work as well."""
         with self._lock:
-            stay = (h.nbytes for n, h in self._holdings.items() if n != name and (h.pinned or h.tenant.busy))
-            return self.total - sum(stay)
+            others = [h for n, h in self._holdings.items() if n != name]
+            return self.total - sum(h.nbytes for h in others if h.pinned or undisturbed and h.tenant.busy)
 
     def take(self, name: str, nbytes: int) -> None:
         """Let `name` hold so many bytes, whatever it held before; idle others leave for that, the longest unused first,

@@ -38,6 +38,7 @@ from relight.tuning.lacking import lacks
 
 TIDY_S = 30.0
 FINISHED: tuple[gateway.JobState, ...] = ("finished",)
+QUEUED: tuple[gateway.JobState, ...] = ("queued",)
 LEARNT = 64
 """Pictures of the time before the start from which the pace is known."""
 CLERKS, EMBEDDINGS = 4, 8
@@ -357,7 +358,7 @@ class RelightNode:
             self.warming.came()
 
     def _idle(self) -> bool:
-        return not (self.line.busy or self.talk.busy or self.ledger.jobs(states=("queued",), limit=1))
+        return not (self.line.busy or self.talk.busy or self.ledger.jobs(states=QUEUED, limit=1))
 
     def _cold(self) -> Iterator[Candidate]:
         """Models of pictures that are pinned or were asked for lately, and were never timed here; at the size that was

@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +35,7 @@ from relight.jobs.rungs import Rung, following, may_help
 from relight.ledger import Attempt, Cause, Ledger, NewResult
 from relight.node.breaker import Breaker
 from relight.node.card import Card
+from relight.node.interruptions import Interruptions
 from relight.node.ladder import Ladder
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ IDLE_S = 1.0
 BREAK_OFF_S = 2.0
 """A step that takes longer is lost: the worker is ended in it, and the job goes on from the checkpoint before."""
 OUT_OF_MEMORY = "out_of_memory"
+GIVE_WAY_S = 300.0
+"""A step of the slowest card, and the decode of a picture on the slowest processor."""
 CODES: tuple[tuple[type[RelightError], str], ...] = (
     (RequestError, "invalid_request"),
     (ModelFileError, "model_file"),
@@ -89,6 +93,7 @@ class PictureLine:
         self._lock = threading.Condition()
         self._running: dict[str, Making] = {}
         self._next: Making | None = None
+        self._held, self._interruptions = False, Interruptions()
         self._thread = threading.Thread(target=self._claim_all, name="pictures", daemon=True)
         self._beats = threading.Thread(target=self._keep_all, name="heartbeats", daemon=True)
         self._unwatch = ledger.watch(None, lambda job: self._wake.set())
@@ -127,6 +132,34 @@ class PictureLine:
         with self._lock:
             return bool(self._running)
 
+    def interruption_s(self) -> float:
+        """What it would cost to give way now; infinite where nothing is made, or they just gave way."""
+        with self._lock:
+            return self._interruptions.cost_s(list(self._running.values()))
+
+    @contextmanager
+    def giving_way(self) -> Iterator[None]:
+        """Break off what is made at the end of its step, to go on from its checkpoint after the block, once the card
+        can be had. Raises DoesNotFit where it does not stop."""
+        with self._lock:
+            self._held = True
+            self._interruptions.begin()
+            for making in self._running.values():
+                making.broken_off = True
+            stopped = self._lock.wait_for(lambda: not self._running, GIVE_WAY_S)
+        try:
+            if not stopped:
+                raise DoesNotFit("the picture in the works does not come to the end of its step")
+            yield
+        finally:
+            with self._lock:
+                self._held = False
+                self._lock.notify_all()
+
+    def resumed(self) -> None:
+        with self._lock:
+            self._interruptions.end()
+
     def _claim_all(self) -> None:
         while not self._stopping.is_set():
             self._free.acquire()
@@ -137,12 +170,9 @@ class PictureLine:
                 self._wake.clear()
                 continue
             making = self._next = Making(self, attempt)
-            self._wait_for_others(attempt.job.model)
-            if self._stopping.is_set():
+            if not self._admitted(making):
                 self.ledger.release(attempt)
                 return
-            with self._lock:
-                self._running[attempt.job.id], self._next = making, None
             threading.Thread(target=self._run, args=(making,), name=attempt.job.id, daemon=True).start()
 
     def _claim(self) -> Attempt | None:
@@ -150,9 +180,17 @@ class PictureLine:
             running = Counter(making.attempt.job.model for making in self._running.values())
         return self.ledger.claim((KIND,), "pictures", without=self.breaker.blocked(running))
 
-    def _wait_for_others(self, model: str) -> None:
+    def _admitted(self, making: Making) -> bool:
+        """Once those of other models have ended and nobody is given way to; not where the line stops meanwhile."""
+        job = making.attempt.job
         with self._lock:
-            self._lock.wait_for(lambda: all(m.attempt.job.model == model for m in self._running.values()))
+            self._lock.wait_for(
+                lambda: not self._held and all(m.attempt.job.model == job.model for m in self._running.values())
+            )
+            if self._stopping.is_set():
+                return False
+            self._running[job.id], self._next = making, None
+            return True
 
     def _keep_all(self) -> None:
         while not self._stopped.wait(SILENCE_S):
@@ -182,6 +220,7 @@ class Making:
         self.cancelled = self.broken_off = False
         self._progress: dict[str, Any] = {}
         self._told = 0.0
+        self.step_s, self.saved = 0.0, time.monotonic()
         self._lock = threading.Lock()
         self._pipeline: Pipeline | None = None
 
@@ -233,6 +272,7 @@ class Making:
             return
         if isinstance(error, WorkerError):
             log.warning("job %s: %s", job.id, error)
+        if isinstance(error, WorkerLost):
             self.line.breaker.lost(job.model)
         if safer is not None:
             self.line.tell(job.id, Warned(f"{error}; trying {safer.words}"))
@@ -260,19 +300,30 @@ class Making:
             raise JobCancelled(f"job {job_id} is not to go on")
         if isinstance(event, Checkpointed):
             self.ledger.checkpoint(self.attempt, event.part, event.step, event.arrays)
+            self.saved = time.monotonic()
             return
         self.line.tell(job_id, event)
         if isinstance(event, Advanced):
+            self.step_s = event.seconds if event.stage == "denoise" else 0.0
             self._beat({"stage": event.stage, "done": event.done, "total": event.total, "picture": event.picture})
         elif isinstance(event, Planned):
             if self.line.card is not None:
                 needed = sum(event.predicted_bytes.values())
-                self.line.card.take_when_idle(KIND, needed, lambda: self.cancelled or self.broken_off)
+                self._take_card(self.line.card, needed)
             self._beat({"stage": "plan", "note": event.note})
         elif not isinstance(event, (Previewed, Warned)):
             raise AssertionError(event)
 
-        if isinstance(error, WorkerLost):
+    def _take_card(self, card: Card, needed: int) -> None:
+        try:
+            card.take_when_idle(KIND, needed, lambda: self.cancelled or self.broken_off)
+        except DoesNotFit:
+            if self.cancelled or self.broken_off:
+                raise JobCancelled("it is not to go on, and has not begun") from None
+            raise
+        self.line.resumed()
+        self.saved = time.monotonic()
+
     def keep(self) -> None:
         """Tell the ledger that the attempt goes on, and hear whether it may."""
         with self._lock:

@@ -5,30 +5,51 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from math import inf
 from pathlib import Path
+from typing import Protocol
 
-from relight.errors import DoesNotFit, WorkerError
+from relight.errors import DoesNotFit, RelightError, WorkerError
 from relight.llm.asks import LoadSettings
 from relight.llm.client import Llm
 from relight.node.card import Card
-from relight.planner.language import read_language_model
+from relight.planner import turns
+from relight.planner.language import ANSWER_TOKENS, LanguageModel, read_language_model
+from relight.planner.machine import Machine
 
 log = logging.getLogger(__name__)
 
 NAME = "language model"
+MEASURED = 16
+"""Tokens from which on the seconds that they took tell how long others will take."""
 SAVE_S = 10.0
 """What conversations may take to be written when the node stops."""
 
 
+class Pictures(Protocol):
+    """What is made beside the talk, and may be interrupted for it."""
+
+    def interruption_s(self) -> float: ...
+    def giving_way(self) -> AbstractContextManager[None]: ...
+
+
 class Talk:
-    """A tenant of the card. `use` gives the process with the wanted model loaded; several may use it at once."""
+    """A tenant of the card. `use` gives the process with the wanted model loaded; several may use it at once.
+
+    `pictures` and `machine` are for choosing between an answer beside a picture and an interruption of it; without them
+    no picture is interrupted.
+    """
 
     def __init__(self, settings: LoadSettings, card: Card | None, environment: dict[str, str] | None = None) -> None:
         self.settings, self.card = settings, card
         self.llm = Llm(environment)
+        self.pictures: Pictures | None = None
+        self.machine: Callable[[], Machine] | None = None
+        self._machine: Machine | None = None
+        self._seen: dict[str, dict[int, float]] = {}
         self._model: tuple[str, Path, int] | None = None
         self._users = 0
         self._lock = threading.RLock()
@@ -49,38 +70,54 @@ class Talk:
         return self._model[0] if self._model else None
 
     def get_ready(self) -> None:
-        """Start the process, so that no chat waits for that."""
+        """Start the process and look at the machine, so that no chat waits for that."""
         try:
             self.llm.start()
-        except WorkerError as error:
+            if self.machine is not None:
+                self._machine = self.machine()
+        except RelightError as error:
             log.warning("%s", error)
 
     @contextmanager
-    def use(self, name: str, path: Path) -> Iterator[Llm]:
-        """Waits while another model is in use. Raises what loading raises."""
+    def use(self, name: str, path: Path, tokens: int | None = None) -> Iterator[Llm]:
+        """Waits while another model is in use. `tokens`: the most that the answer may have. Raises what loading
+        raises."""
         with self._lock:
             while self._model is not None and self._model[0] != name and self._users:
                 self._idle.wait()
-            self._load(name, path)
+            self._load(name, path, min(tokens or ANSWER_TOKENS, ANSWER_TOKENS))
             self._users += 1
         try:
             yield self.llm
         finally:
             with self._lock:
                 self._users -= 1
+                self._measure()
                 self.used = time.monotonic()
                 self._idle.notify_all()
             if self.card is not None:
                 self.card.touch(NAME)
 
-    def _load(self, name: str, path: Path) -> None:
+    def _load(self, name: str, path: Path, tokens: int) -> None:
         """Loaded anew where more of it could be on the card now and nobody uses it: chat does not wait for pictures, it
-        goes on with fewer layers there, down to none."""
-        layers = self._layers(path)
+        goes on with fewer layers there, down to none, or interrupts them where that is sooner."""
         held = self._model
-        if held is not None and held[0] == name and (held[2] >= layers or self._users):
+        if held is not None and held[0] == name and self._users:
             return
-        if held is not None:
+        layers = self._layers(path)
+        if self._interrupts(name, path, layers, tokens):
+            assert self.pictures is not None
+            try:
+                with self.pictures.giving_way():
+                    self._bring(name, path, self._layers(path))
+                return
+            except DoesNotFit as error:
+                log.warning("%s", error)
+        if held is None or held[0] != name or held[2] < layers:
+            self._bring(name, path, layers)
+
+    def _bring(self, name: str, path: Path, layers: int) -> None:
+        if self._model is not None:
             self._leave()
         layers = self._taken(path, layers)
         try:
@@ -90,6 +127,41 @@ class Talk:
                 self.card.give_back(NAME)
             raise
         self._model = (name, path, layers)
+
+    def _interrupts(self, name: str, path: Path, layers: int, tokens: int) -> bool:
+        """Whether an answer is sooner with the card to itself, the picture's way there and back included."""
+        if self.card is None or self.pictures is None or self._machine is None:
+            return False
+        model, held = read_language_model(path), self._model
+        there = held[2] if held is not None and held[0] == name else 0
+        beside, alone = max(layers, there), self._most(model, self.card.room(NAME, undisturbed=False))
+        if alone <= beside or (cost := self.pictures.interruption_s()) == inf:
+            return False
+        choice = turns.choose(
+            model,
+            self._machine,
+            beside=beside,
+            alone=alone,
+            tokens=tokens,
+            context=self.context,
+            pictures=sum(nbytes for other, nbytes in self.card.held().items() if other != NAME),
+            interruption_s=cost,
+            loaded=there == beside and held is not None,
+            seen=self._seen.get(name, {}),
+        )
+        log.info("%s: an answer in %.1f s beside the picture, %.1f s instead of it", name, *vars(choice).values())
+        return choice.interrupts
+
+    def _measure(self) -> None:
+        """Seconds of a token with the layers that are on the card, once nobody uses the model."""
+        if self.pictures is None or self._users or self._model is None or not self.llm.alive:
+            return
+        try:
+            stats = self.llm.stats()
+        except RelightError:
+            return  # whoever asks next hears of it
+        if stats.decode_tokens >= MEASURED:
+            self._seen.setdefault(self._model[0], {})[self._model[2]] = stats.decode_seconds / stats.decode_tokens
 
     def _taken(self, path: Path, layers: int) -> int:
         """So many layers, or the fewer that there is room for by the time it is taken."""
@@ -107,8 +179,10 @@ class Talk:
         """As many as fit beside what is at work there; all or those asked for where it has the room."""
         if self.card is None or not self.settings.n_gpu_layers:
             return 0
-        fitting = read_language_model(path).most_layers(self.card.room(NAME), self.context)
-        asked = self.settings.n_gpu_layers
+        return self._most(read_language_model(path), self.card.room(NAME))
+
+    def _most(self, model: LanguageModel, room: int) -> int:
+        fitting, asked = model.most_layers(room, self.context), self.settings.n_gpu_layers
         return fitting if asked < 0 else min(fitting, asked)
 
     def leave(self, *, wholly: bool = False) -> bool:
