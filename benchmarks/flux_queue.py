@@ -57,7 +57,7 @@ MORE_PROMPTS = (
 )
 TARGETS = {"gpu_share": 0.95, "to_best": 1.4, "to_recipe": 4.5, "repeated_s": 0.05}
 SMALL: Values = {"width": 256, "height": 256, "sigmas": [1.0, 0.0]}
-DEADLINE_S = 500.0
+DEADLINE_S = 1500.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,6 +123,7 @@ def node(a: argparse.Namespace, files: FluxFiles, folder: Path) -> Iterator[Reli
         check_results=a.preset == "full",
         conditioning_folder=folder / "conditioning",
         tuning=folder / "tuning",
+        hang_s=DEADLINE_S,
     )
     paths = {name: (path,) for name, path in vars(files).items()}
     model = ModelFiles.of_family("flux", paths, t5_tokenizer=a.folder / "tokenizer.json")

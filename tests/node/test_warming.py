@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -16,8 +17,12 @@ import pytest
 from relight import demo
 from relight.jobs import models
 from relight.jobs.fleet import EngineSettings
+from relight.ledger import Ledger, NewJob
+from relight.llm.asks import LoadSettings
 from relight.node import warming
 from relight.node.card import Card
+from relight.node.node import RelightNode
+from relight.node.registry import EMBEDDED, Registry
 from relight.node.warming import NAME, Candidate, Warming, warm_command
 from relight.tuning import tables
 from relight.tuning.lacking import lacks
@@ -126,16 +131,30 @@ def test_what_it_came_to_is_known(begun: list[subprocess.Popen[bytes]], script: 
     assert bool(made.failed) == failed and (failed or made.warmed[0] == "a model")
 
 
-def test_the_model_that_ships_is_warmed_up_and_then_lacks_nothing(
+def test_a_node_warms_up_what_it_was_asked_for_and_then_it_lacks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The model that ships, by the real command."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("RELIGHT_MODELS", str(tmp_path / "models"))
     engine = EngineSettings(backend="cpu", threads=1, tuning=tables.folder())
     files = models.files_in(demo.EMBEDDED)
-    assert lacks(files, engine, with_gpu=False)
-    assert not lacks(files, EngineSettings(), with_gpu=False)
-    command = warm_command(str(demo.EMBEDDED), "64x64", engine, None, None)
-    subprocess.run([*command, "--quick"], check=True, capture_output=True, timeout=100)
+    assert lacks(files, engine, with_gpu=False) and not lacks(files, EngineSettings(), with_gpu=False)
+    with Ledger(tmp_path / "jobs") as ledger:
+        asked = {"prompt": "a cat", "width": 64, "height": 64}
+        done = ledger.submit(NewJob(kind="image", model=EMBEDDED, request=asked))
+        ledger.cancel(done.id)
+        node = RelightNode(ledger, Registry(), engine, LoadSettings(), warm=True)
+        assert node.warming is not None
+        node.warming.after_s = 0.05
+        node.warming.start()
+        until(lambda: node.warming.model, 30)
+        (cpu,) = (each for each in asyncio.run(node.devices()) if each["kind"] == "cpu")
+        assert cpu["warming"] == EMBEDDED
+        until(lambda: node.warming.warmed or node.warming.failed, 100)
+        node.warming.stop()
+        node.health_checks.close()
+        assert node.warming.warmed == [EMBEDDED] and list(node._cold()) == []
     assert not lacks(files, engine, with_gpu=False)
     (table,) = (json.loads(path.read_text()) for path in tables.folder().glob("*.json"))
     assert {each["component"] for each in table["timed"]} == set(files.family.components)
