@@ -291,6 +291,24 @@ def test_what_ends_in_time_is_answered_while_stopping(held: Served) -> None:
     assert not held.thread.is_alive()
 
 
+def test_who_waits_for_what_is_not_begun_any_more_does_not_hold_the_stop_up() -> None:
+    with serving(FakeNode(step_s=60.0), drain_s=60.0) as served, raw(served, "/v1/images/generations", IMAGE) as image:
+        served.until(lambda: bool(served.app.gateway.holds.jobs()), "waited for")
+        assert 0 < served.app.drain_left() <= 60
+        served.stop()
+        assert b'"code": "stopping"' in read_until(image, b"}}")
+
+
+def test_a_second_order_to_stop_does_not_wait(held: Served) -> None:
+    with raw(held, "/v1/chat/completions", CHAT) as chat:
+        held.until(lambda: held.node.talking == 1, "the chat")
+        held.server.stop()
+        held.until(lambda: held.app.gateway.stopping, "stopping")
+        held.stop()
+        assert held.app.drain_left() == 0
+        assert b"stopping" in read_until(chat, b"}}")
+
+
 def test_health_is_asked_of_the_node_once_for_all_and_shows_no_detail(held: Served) -> None:
     assert httpx2.get(f"{held.url}/healthz").json()["status"] == "ok"
     held.node.health_now = Health((Check("vulkan0", True), Check("cpu", False, 1.0, "canary detail")))
