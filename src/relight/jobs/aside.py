@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 CPU_SHARE = 0.8
 """Of the CPU's time that can be counted on: other programs want some, and its work does not come evenly."""
+NEWS = 0.9
+"""Share of what was seen before, below which it is seen anew: the first of a kind is slow."""
 COMPILE_S = 1.0
 """What OpenVINO takes to compile a decoder, besides packing its weights."""
 MODULATION = "modulation"
@@ -106,6 +108,7 @@ class Sharing:
     _seen: dict[Hashable, dict[tuple[str, str], float]] = field(default_factory=dict)
     _ready: set[Hashable] = field(default_factory=set)
     _preparing: set[Hashable] = field(default_factory=set)
+    _roomy: dict[Hashable, bool] = field(default_factory=dict)
     _lost_s: float = 0.0
 
     def begin(self, run: Run, key: Hashable, movable: Collection[str], course: Courses, runs: Sequence[Run]) -> None:
@@ -120,7 +123,7 @@ class Sharing:
         elif later and key not in self._choices:
             text = run.fleet.files.family.text
             seen = self._seen.get(key, {})
-            room = partial(self._room, run)
+            room = partial(self._room, run, key)
             self._choices[key] = found = choose(run.placement, course, movable, text, seen, room)
             log.info("%s", described(found))
         run.aside = self
@@ -131,9 +134,15 @@ class Sharing:
                 run.device[name] = "cpu"
         self._get_ready(run, key, choice, later)
 
-    def _room(self, run: Run, placement: Placement) -> bool:
+    def _room(self, run: Run, key: Hashable, placement: Placement) -> bool:
         """For all that is on the CPU, with the page cache of what is used in place: weights that are read from the disk
-        anew for each picture are slower than any decode."""
+        anew for each picture are slower than any decode. Asked once, since the CPU's worker may be at work."""
+        at = key, tuple(placement.device.items())
+        if at not in self._roomy:
+            self._roomy[at] = self._measured(run, placement)
+        return self._roomy[at]
+
+    def _measured(self, run: Run, placement: Placement) -> bool:
         sizes = run.sizes(run.settled.passes[-1]) | {"tile": cpu_tile_of(run.settled.passes[-1])}
         names = [name for name, device in placement.device.items() if worker_name(device) == "cpu"]
         uses = [self.fleet.measure(name, placement.device[name], sizes) for name in names]
@@ -175,10 +184,9 @@ class Sharing:
         if key is None:
             return
         seen = self._seen.setdefault(key, {})
-        before = dict(seen)
-        for at, seconds in run.seconds.items():
-            seen[at] = min(seconds, seen.get(at, seconds))
-        if before != seen and self._choices.get(key) is not STAY:
+        news = {at: s for at, s in run.seconds.items() if s < NEWS * seen.get(at, float("inf"))}
+        seen |= news
+        if news and self._choices.get(key) is not STAY:
             self._choices.pop(key, None)  # chosen anew from these
 
     def forget(self) -> None:

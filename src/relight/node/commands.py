@@ -111,6 +111,9 @@ def serve(a: argparse.Namespace) -> None:
                 print(f"  {card.kind:6} {card.id}", flush=True)
             if settings.keys:
                 print("  an API key is needed (relight serve --new-key NAME makes one)", flush=True)
+            else:
+                whom = "anybody who reaches it" if settings.open_to_network else "this machine alone"
+                print(f"  no API key is needed: it is for {whom}", flush=True)
             threading.Thread(target=print_plan, args=(node,), name="plan", daemon=True).start()
 
         asyncio.run(server.serve(app, settings, started))

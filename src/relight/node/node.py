@@ -76,7 +76,7 @@ class RelightNode:
         self.line = PictureLine(ledger, self.shelf, card=card, tell=self._told)
         if card is not None:
             self.talk.pictures, self.talk.machine = self.line, lambda: machine_of(engine)[0]
-        self.warming = Warming(self._cold, self._idle, card) if warm else None
+        self.warming = Warming(self._cold, self._idle, card, renew=self._renew) if warm else None
         self._clerks = ThreadPoolExecutor(CLERKS, "ledger")
         self._embedding = ThreadPoolExecutor(EMBEDDINGS, "embedding")
         self._stopping = threading.Event()
@@ -359,6 +359,11 @@ class RelightNode:
 
     def _idle(self) -> bool:
         return not (self.line.busy or self.talk.busy or self.ledger.jobs(states=QUEUED, limit=1))
+
+    def _renew(self, model: str) -> None:
+        """What is open computes as before it was timed: the next request opens it anew, or this, where it stays."""
+        if self.shelf.model == model and self.shelf.leave(wholly=True) and self.pins.image == model:
+            bring(Pins(model), self.shelf, self.talk, self.registry)
 
     def _cold(self) -> Iterator[Candidate]:
         """Models of pictures that are pinned or were asked for lately, and were never timed here; at the size that was

@@ -50,12 +50,18 @@ Candidates = Callable[[], Iterable[Candidate]]
 
 class Warming:
     """A tenant of the card that leaves for anybody. `candidates` are models that lack measurements, `idle` whether
-    nobody waits for anything."""
+    nobody waits for anything; `renew` is told of a model that has them from now on."""
 
     def __init__(
-        self, candidates: Candidates, idle: Callable[[], bool], card: Card | None = None, *, after_s: float = AFTER_S
+        self,
+        candidates: Candidates,
+        idle: Callable[[], bool],
+        card: Card | None = None,
+        *,
+        after_s: float = AFTER_S,
+        renew: Callable[[str], None] = lambda model: None,
     ) -> None:
-        self.candidates, self.idle, self.card, self.after_s = candidates, idle, card, after_s
+        self.candidates, self.idle, self.card, self.after_s, self.renew = candidates, idle, card, after_s, renew
         self.model: str | None = None
         self.warmed: list[str] = []
         self.failed: set[str] = set()
@@ -142,6 +148,7 @@ class Warming:
             self.failed.add(model)
         else:
             log.info("%s is warmed up", model)
+            self.renew(model)
             self.warmed.append(model)
 
 
