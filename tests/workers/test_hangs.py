@@ -56,6 +56,14 @@ def test_what_is_new_is_given_long_and_longer_for_large_files() -> None:
     assert doing(patience).allowed() == UNKNOWN * 60 + 5 * 10**9 / BYTES_A_SECOND
 
 
+def test_the_first_step_of_large_pictures_and_of_many_is_given_more() -> None:
+    patience = Patience(60, nbytes={"diffusion": 10**9})
+    large = RUN | {"sizes": {"latent_height": 256, "latent_width": 256}}
+    extra = 4 * 10**9 / BYTES_A_SECOND
+    assert patience.begin("run", large, {"latents": np.zeros((1, 4, 8, 8))}).allowed() == UNKNOWN * 60 + extra
+    assert patience.begin("run", large, {"latents": np.zeros((3, 4, 8, 8))}).allowed() == UNKNOWN * 60 + 3 * extra
+
+
 def test_what_was_done_before_is_measured_by_itself() -> None:
     patience = Patience(60)
     step(doing(patience), 500)

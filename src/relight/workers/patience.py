@@ -20,7 +20,9 @@ DEFAULT_S = 60.0
 UNKNOWN = 10
 """Times as long for what was not done before in this process, and besides a second for each of"""
 BYTES_A_SECOND = 5_000_000
-"""of the component's file: the slowest disks, and T5 on two old cores."""
+"""of the component's file, and of that as often as there are pictures of 1024x1024 in a step: the slowest disks, and
+T5 on two old cores."""
+LATENTS_OF_1024 = 128 * 128
 SLOWER, SLOWER_THAN_FIRST = 10, 3
 """A step may take so many times the slowest so far; the second so many times the first, which had to compile."""
 CROWD_AT_MOST = 8.0
@@ -93,7 +95,7 @@ class Patience:
         if method in LEARNED:
             shapes = tuple((name, array.shape) for name, array in arrays.items())
             key = (component, method, values.get("executor"), tuple(dict(values.get("sizes") or {}).items()), shapes)
-        return Doing(self, method, key, self.nbytes.get(component, 0))
+        return Doing(self, method, key, int(self.nbytes.get(component, 0) * pictures(values, arrays)))
 
     def answered(self, method: str, values: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         """A component was opened, or is given other weights: what its steps took says nothing any more."""
@@ -101,6 +103,13 @@ class Patience:
             component = str(values["component"])
             self.paces = {key: pace for key, pace in self.paces.items() if not _is_of(key, component)}
             self.nbytes[component] = int(answer.get("file_bytes", self.nbytes.get(component, 0)))
+
+
+def pictures(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> float:
+    """How many of 1024x1024 a step takes as long as, at least one."""
+    sizes, latents = dict(values.get("sizes") or {}), arrays.get("latents")
+    area = sizes.get("latent_height", 0) * sizes.get("latent_width", 0) / LATENTS_OF_1024
+    return max(1.0, area * (len(latents) if latents is not None and latents.ndim == 4 else 1))
 
 
 def _is_of(key: Hashable, component: str) -> bool:
