@@ -88,6 +88,15 @@ def test_a_job_ends_with_its_pictures(ledger: Ledger, start: Start) -> None:
     assert pixels(ledger, done).shape == (64, 64, 3) and done.report["sampler"] == "dpmpp_2m"
 
 
+def test_the_pipeline_is_free_once_the_end_is_told(ledger: Ledger, start: Start, shelf: PipelineShelf) -> None:
+    start()
+    in_use: list[bool] = []
+    unwatch = ledger.watch(None, lambda job: in_use.append(shelf.busy) if job.ended else None)
+    ledger.wait(submit(ledger).id, 60)
+    unwatch()
+    assert in_use == [False]
+
+
 def test_the_same_request_ends_in_the_same_bytes(ledger: Ledger, start: Start) -> None:
     start()
     first, second, other = (submit(ledger, seed=seed) for seed in (1, 1, 2))

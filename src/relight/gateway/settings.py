@@ -28,6 +28,7 @@ class Limits:
     pictures: int = 16
     output_pixels: int = 4096 * 4096
     """Of one answer: width x height x n."""
+    output_pictures: int = 16
     schema_values: int = 4096
     schema_depth: int = 32
     prompt_chars: int = 2_000_000

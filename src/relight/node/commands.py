@@ -63,6 +63,7 @@ def serve(a: argparse.Namespace) -> None:
     from relight.gateway.app import make_app
     from relight.gateway.keys import Keys, add_key, read_keys
     from relight.gateway.settings import GatewaySettings, Limits
+    from relight.node.arenas import share_heaps
     from relight.node.opened import data_folder, open_node
     from relight.workers import priority
 
@@ -93,12 +94,13 @@ def serve(a: argparse.Namespace) -> None:
         open_to_network=ours.open_to_network,
         hostnames=ours.hostnames,
         origins=ours.origins,
-        limits=Limits(json_bytes=ours.max_body, output_pixels=ours.max_pixels),
+        limits=Limits(json_bytes=ours.max_body, output_pixels=ours.max_pixels, output_pictures=ours.max_batch),
         drain_s=ours.drain_seconds,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault(priority.VARIABLE, priority.SERVED)
     sys.setswitchinterval(SWITCH_S)
+    share_heaps()
     node, ledger = open_node(loaded)
     app = make_app(node, settings)
     try:

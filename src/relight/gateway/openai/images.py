@@ -69,6 +69,8 @@ def answer(call: Call, body: Pictured, asked: dict[str, Any], inputs: dict[str, 
     if "image" in inputs:
         size_of(inputs["image"], "image", limits)
     width, height = body.pixels or (None, None)
+    if n > limits.output_pictures:
+        raise invalid("n", f"more than {limits.output_pictures} pictures")
     if (width or 1) * (height or 1) * n > limits.output_pixels:
         raise invalid("size", f"n x width x height is more than {limits.output_pixels} pixels")
     request = {**asked, **{name: value for name in PLAIN if (value := getattr(body, name)) is not None}}

@@ -37,6 +37,8 @@ async def submit_job(call: Call) -> Answer:
         for name, text in body.inputs.items()
     }
     asked = body.request
+    if (asked.batch or 1) > limits.output_pictures:
+        raise invalid("request", f"batch is more than {limits.output_pictures} pictures")
     if (asked.width or 1) * (asked.height or 1) * (asked.batch or 1) > limits.output_pixels:
         raise invalid("request", f"batch x width x height is more than {limits.output_pixels} pixels")
     ask = ImageAsk(request=asked.model_dump(exclude_none=True), inputs=inputs)
