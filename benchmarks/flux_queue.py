@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,12 +204,21 @@ def ended(made: RelightNode, jobs: list[str]) -> list[Job]:
 
 
 def repeated(made: RelightNode, a: argparse.Namespace, heard: Heard, prompt: str) -> float:
-    """Seconds from acceptance to the beginning of the first step, of a prompt that was made before, on an idle node."""
-    while made.line.busy:
-        threading.Event().wait(0.05)
+    """Seconds from acceptance to the beginning of the first step, of a prompt that was made before, on an idle node; it
+    is cancelled then."""
+    until(lambda: not made.line.busy)
     job, accepted = submitted(made, a, prompt, 1234)
-    ended(made, [job])
+    until(lambda: bool(heard.steps[job]))
+    asyncio.run(made.cancel(job))
     return heard.steps[job][0][0] - accepted
+
+
+def until(happens: Callable[[], bool]) -> None:
+    ends = time.monotonic() + DEADLINE_S
+    while not happens():
+        if time.monotonic() > ends:
+            sys.exit("the node did not come to it")
+        threading.Event().wait(0.02)
 
 
 # ------------------------------------------------------------------------------------------------- stable-diffusion.cpp

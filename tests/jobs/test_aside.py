@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import lzma
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from relight.executors.base import MemoryUse
+import full_size
+from relight.executors.base import CompileOptions, MemoryUse
 from relight.jobs import aside, fleet, run
 from relight.jobs.aside import COMPILE_S, CPU_SHARE, Choice, choose
+from relight.jobs.checks import Checked
 from relight.jobs.events import Advanced, Event
 from relight.jobs.fleet import EngineSettings, Gpu
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles
+from relight.jobs.settle import settle
 from relight.planner import stages
-from relight.planner.estimate import NOTHING, Seconds
+from relight.planner.estimate import NOTHING, NoTimings, Seconds
+from relight.planner.forecast import Forecast
 from relight.planner.placement import GIB, Placement
 from relight.planner.stages import Course, Part
 from relight.workers.protocol import Message
 
 pytestmark = pytest.mark.timeout(120)
+TOKENIZER = Path(__file__).parents[1] / "models/t5_tokenizer.json.xz"
 TEXT = ("clip_l", "t5xxl")
 PLACED = Placement(
     {"clip_l": "vulkan0", "t5xxl": "cpu", "modulation": "cpu", "diffusion": "vulkan0", "vae": "vulkan0"},
@@ -91,6 +99,27 @@ def test_what_was_seen_counts_more_than_what_was_foretold() -> None:
 def test_it_stays_where_the_cpu_has_no_room() -> None:
     found = choose(PLACED, course(SECONDS), MOVABLE, TEXT, {}, lambda placement: placement.device["vae"] != "cpu")
     assert "vae" not in found.components
+
+
+@pytest.mark.parametrize(
+    ("card", "cores", "components"), [("NVIDIA H100", 16, {"clip_l", "vae"}), ("AMD Radeon RX 580", 2, set())]
+)
+def test_the_planner_says_so_of_the_real_model(tmp_path: Path, card: str, cores: int, components: set[str]) -> None:
+    """FLUX.1 schnell at full size, from estimates: sixteen cores with bfloat16, and two without."""
+    paths = {part.stem: (part,) for part in full_size.flux(tmp_path).iterdir()}
+    names = {"diffusion": "flux1-schnell-Q4_K", "clip_l": "clip_l", "t5xxl": "t5xxl", "vae": "ae"}
+    (tmp_path / "tokenizer.json").write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
+    checked = Checked(ModelFiles.of_family("flux", {name: paths[stem] for name, stem in names.items()}))
+    settled = settle(GenerateRequest(prompt="a cat", width=1024, height=1024, steps=4, seed=0), checked)
+    with closing(Forecast(checked, card, None, NoTimings())) as forecast:
+        wide = cores > 2
+        cpu = replace(forecast.cpu, cores=cores, avx512=wide, bf16=wide, amx=wide, available=64 * GIB)
+        forecast.cpu = cpu
+        found = choose(
+            PLACED, forecast.course(settled, "vulkan0", CompileOptions()), MOVABLE, TEXT, {}, lambda placement: True
+        )
+    assert found.components == components
+    assert (found.leave_s < 0.95 * found.stay_s) == bool(components)
 
 
 REQUEST = GenerateRequest(prompt="a cat", width=64, height=64, steps=1, seed=1, text_tokens=16)
