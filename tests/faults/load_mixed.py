@@ -113,11 +113,13 @@ class Crowd:
 
     async def submit(self, connection: Connection) -> None:
         request = {"prompt": "a red apple", "width": 64, "height": 64, "steps": 1, "seed": self.lot.randrange(SEEDS)}
-        answer = await connection.ask("POST", "/api/jobs", {"model": self.asked.image_model, "request": request})
-        if await self.noted("submit", answer):
-            self.newest.append(answer.json()["id"])
-            self.told.jobs.append(self.newest[-1])
-            await self.pause(self.lot.uniform(0.0, 2.0))
+        while not self.over:
+            answer = await connection.ask("POST", "/api/jobs", {"model": self.asked.image_model, "request": request})
+            if await self.noted("submit", answer):
+                self.newest.append(answer.json()["id"])
+                self.told.jobs.append(self.newest[-1])
+                await self.pause(self.lot.uniform(0.0, 2.0))
+                return
 
     async def poll(self, connection: Connection) -> None:
         question = self.lot.choice(QUESTIONS)

@@ -12,6 +12,8 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from relight.gateway.problem import Problem
 from relight.gateway.settings import Limits
 
+LINGER_S = 1.0
+
 
 class GuardedProtocol(H11Protocol):
     """One connection. `limits` and `peers` are set on a subclass of each server's own."""
@@ -23,12 +25,14 @@ class GuardedProtocol(H11Protocol):
         super().__init__(*arguments, **named)
         self._head_timer: asyncio.TimerHandle | None = None
         self._peer = ""
+        self._lingers = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._peer = self.client[0] if self.client else ""
         self.peers[self._peer] += 1
         if self.peers[self._peer] > self.limits.connections_per_peer:
+            self._lingers = self.peers[self._peer] <= 2 * self.limits.connections_per_peer
             self.refuse(Problem(503, "too many connections from this address", code="too_many_connections"))
             return
         self._await_head()
@@ -41,7 +45,7 @@ class GuardedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._lingers:
             return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
@@ -68,7 +72,11 @@ class GuardedProtocol(H11Protocol):
             head = h11.Response(status_code=problem.status, headers=headers, reason=reason)
             for event in (head, h11.Data(data=problem.body()), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        if self._lingers:  # to close on a request that is under way takes the answer from the client
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
 
     def _await_head(self) -> None:
         if self._head_timer is None:
