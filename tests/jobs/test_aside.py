@@ -143,12 +143,19 @@ def pipeline(tiny_files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def decoded_on(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Devices of the decodes. None on the CPU ends before the denoising that waited for the device has begun."""
     found: list[str] = []
-    call = pipeline.fleet.call
+    call, denoising, changed = pipeline.fleet.call, [0], threading.Condition()
 
     def noted(name: str, what: str, *arguments: Any, device: str, **values: Any) -> Message:
-        if (name, what) == ("vae", "run"):
-            found.append(device)
+        with changed:
+            if (name, what) == ("diffusion", "run"):
+                denoising[0] += 1
+                changed.notify_all()
+            if (name, what) == ("vae", "run"):
+                found.append(device)
+                if device != "reference":
+                    assert changed.wait_for(lambda: denoising[0] > len(found), 30), "the GPU waited for the CPU"
         return call(name, what, *arguments, device=device, **values)
 
     monkeypatch.setattr(pipeline.fleet, "call", noted)
@@ -185,16 +192,14 @@ def test_all_but_the_last_of_a_queue_are_decoded_beside_the_next(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = pipeline.generate(replace(REQUEST, seed=0)).pictures[0].image
-    devices = decoded_on(pipeline, monkeypatch)
     forced(monkeypatch, {"clip_l", "vae"})
     together(pipeline, 2)  # opens what it takes
-    devices.clear()
+    devices = decoded_on(pipeline, monkeypatch)
     made = together(pipeline, 3)
     assert sorted(devices) == ["ggml-cpu", "ggml-cpu", "reference"]
     assert int(np.abs(made[0].astype(int) - alone).max()) <= 2
-    devices.clear()
     pipeline.generate(REQUEST)
-    assert devices == ["reference"] and len(pipeline.fleet.where("vae")) == 2
+    assert devices[3:] == ["reference"] and len(pipeline.fleet.where("vae")) == 2
 
 
 def test_a_component_moves_only_when_waiting_has_cost_what_moving_costs(
@@ -211,12 +216,11 @@ def test_in_a_batch_each_picture_is_decoded_while_the_next_is_made(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = pipeline.generate(replace(REQUEST, batch=3))
-    devices = decoded_on(pipeline, monkeypatch)
     forced(monkeypatch, {"vae"})
     pipeline.sharing.forget()
     pipeline.generate(replace(REQUEST, batch=3))
     pipeline.fleet.late_lanes["cpu"].submit(lambda: None).result(60)  # it is open there by then
-    devices.clear()
+    devices = decoded_on(pipeline, monkeypatch)
     again = pipeline.generate(replace(REQUEST, batch=3))
     assert sorted(devices) == ["ggml-cpu", "ggml-cpu", "reference"]
     for mine, theirs in zip(again.pictures, alone.pictures, strict=True):

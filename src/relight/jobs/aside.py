@@ -117,7 +117,8 @@ class Sharing:
         self.runs = [*runs, run]
         self._keys = {each: known for each, known in self._keys.items() if each in runs} | {run: key}
         waiting = sum(other.wants_backbone for other in runs)
-        later = waiting + run.request.batch - 1
+        groups = -(-run.request.batch // max(1, run.placement.batch // run.settled.rows))
+        later = waiting + groups - 1
         if not movable:
             self._choices[key] = STAY
         elif later and key not in self._choices:

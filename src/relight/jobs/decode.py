@@ -157,11 +157,21 @@ def by_factor(run: Run, image: np.ndarray, factor: float, picture: int) -> np.nd
 
 
 def later(
-    run: Run, decoding: Decoding, which: Pass, latents: Callable[[], np.ndarray], picture: int
+    run: Run,
+    decoding: Decoding,
+    which: Pass,
+    latents: Callable[[], np.ndarray],
+    picture: int,
+    finish: Callable[[np.ndarray], np.ndarray] = lambda made: made,
+    *,
+    aside: bool = False,
 ) -> Future[np.ndarray]:
-    """A decode in the lane of the autoencoder, whose weights come while the denoising goes on; beside the backbone's
-    device where others wait for that."""
-    component = run.request.decode_with
-    if run.aside.pays(run, component):
-        return run.submit_aside(component, lambda device: decoding.decode(run, which, latents(), picture, device))
-    return run.submit(component, lambda: decoding.decode(run, which, latents(), picture), late=True)
+    """A decode in the lane of the autoencoder, and what finishes it. `aside`: nothing on the device of the backbone waits
+    for it, so it may be made elsewhere where others do."""
+
+    def task(device: str | None = None) -> np.ndarray:
+        return finish(decoding.decode(run, which, latents(), picture, device))
+
+    if aside and run.aside.pays(run, run.request.decode_with):
+        return run.submit_aside(run.request.decode_with, task)
+    return run.submit(run.request.decode_with, task, late=True)

@@ -78,7 +78,7 @@ def submit(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inp
     def decodes(group: Group, done: Future[np.ndarray]) -> list[Future[np.ndarray]]:
         return [finished(run, decoding, beginning, done, group, i) for i in range(len(group.seeds))]
 
-    beside = run.aside.pays(run, run.request.decode_with)
+    beside = run.request.upscale is None and run.aside.pays(run, run.request.decode_with)
     pairs, images = [], []
     for group, start in zip(groups, starts, strict=True):
         pairs.append((group, denoise(run, group.first, group.seeds, last, prompt, start)))
@@ -105,13 +105,11 @@ def finished(
         values: np.ndarray = latents.result()[i]
         return values
 
-    image = decode.later(run, decoding, last, one, picture)
-
-    def whole() -> np.ndarray:
-        made = image.result()
+    def finish(made: np.ndarray) -> np.ndarray:
         return made if beginning.canvas is None else beginning.canvas.finished(made)
 
-    if run.request.upscale is None:
-        return run.submit(run.request.decode_with, whole, late=True)
     factor = run.request.upscale
-    return run.submit("upscaler", lambda: decode.by_factor(run, whole(), factor, picture), late=True)
+    image = decode.later(run, decoding, last, one, picture, finish, aside=factor is None)
+    if factor is None:
+        return image
+    return run.submit("upscaler", lambda: decode.by_factor(run, image.result(), factor, picture), late=True)
