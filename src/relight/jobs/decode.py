@@ -166,8 +166,8 @@ def later(
     *,
     aside: bool = False,
 ) -> Future[np.ndarray]:
-    """A decode in the lane of the autoencoder, and what finishes it. `aside`: nothing on the device of the backbone waits
-    for it, so it may be made elsewhere where others do."""
+    """A decode in the lane of the autoencoder, and what finishes it. `aside`: nothing on the backbone's device waits
+    for it, so it may be made elsewhere where others wait for that device."""
 
     def task(device: str | None = None) -> np.ndarray:
         return finish(decoding.decode(run, which, latents(), picture, device))
