@@ -40,7 +40,7 @@ def test_a_worker_that_is_stopped_is_ended_and_its_picture_made(tmp_path: Path, 
                 seen.append(time.monotonic() - stopped)
             assert done["state"] == "finished" and served.picture(done) == usual
         log = served.log()
-    assert log.count("gave no sign") >= stops and "its process was stopped" in log
+    assert log.count("its process was stopped") >= stops
     figure(
         f"P9: {stops} workers stopped amid a picture, all ended and every picture made, unchanged; at most "
         f"{max(seen):.1f} s until it was there (engine.hang_seconds {HANG_S:g}), {time.monotonic() - begun:.1f} s"

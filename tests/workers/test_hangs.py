@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from relight.workers.process import Worker
 
 FAKE = (sys.executable, "-u", "-P", str(Path(__file__).with_name("fake_worker.py")))
 RUN = {"component": "diffusion", "sizes": {"latent_height": 8}}
+POPEN = subprocess.Popen
 NOTHING: dict[str, np.ndarray] = {}
 
 Start = Callable[[float], Worker]
@@ -152,6 +154,22 @@ def test_zero_waits_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGSTOP is of POSIX")
+def test_one_that_is_stopped_before_it_is_ready_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "crowd", lambda: 1.0)
+    monkeypatch.setattr(process.subprocess, "Popen", stopped_at_once)
+    began = time.monotonic()
+    with pytest.raises(WorkerLost, match=r"^worker fake was not ready after .* \(its process was stopped\)"):
+        Worker("fake", command=(*FAKE, "hang"), hang_s=0.5)
+    assert time.monotonic() - began < process.START_DEADLINE_S / 2
+
+
+def stopped_at_once(*arguments: Any, **more: Any) -> subprocess.Popen[bytes]:
+    child = POPEN(*arguments, **more)
+    os.kill(child.pid, signal.SIGSTOP)
+    return child
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGSTOP is of POSIX")
 @pytest.mark.parametrize("nbytes", [1, 1 << 20], ids=["while it computes", "while it is told what to do"])
 def test_a_worker_that_is_stopped_is_ended_though_it_was_given_long(start: Start, nbytes: int) -> None:
     """A message that it does not read is more than a pipe holds."""
@@ -211,5 +229,7 @@ def test_one_that_does_not_end_is_left_behind(start: Start, monkeypatch: pytest.
     with pytest.raises(WorkerLost, match="gave no sign"):
         worker.call("hang", {"component": "diffusion"})
     assert not worker.alive
+    with pytest.raises(WorkerLost, match="gave no sign"):
+        worker.call("echo")
     worker.close()
     monkeypatch.undo()

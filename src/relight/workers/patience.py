@@ -7,6 +7,7 @@ networks. From then on a worker is measured by itself.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -47,13 +48,15 @@ class Pace:
 
 @dataclass
 class Doing:
-    """A call under way. `key` is the work by which the next one of its kind is measured, None where none is."""
+    """A call under way. `key` is the work by which the next one of its kind is measured, None where none is;
+    `deadline_s` goes over all else."""
 
     patience: Patience
     method: str
-    key: Hashable
-    nbytes: int
+    key: Hashable = None
+    nbytes: int = 0
     stage: str = ""
+    deadline_s: float | None = None
 
     def heard(self, seconds: float, values: Mapping[str, Any]) -> None:
         """A sign, so many seconds after the last."""
@@ -68,7 +71,9 @@ class Doing:
 
     def allowed(self, *, stopped: bool = False) -> float:
         """Seconds of silence from now on; `stopped`: the process does not run at all."""
-        seconds, pace = self.patience.seconds, self.patience.paces.get(self.key)
+        seconds, pace = self.patience.seconds or math.inf, self.patience.paces.get(self.key)
+        if self.deadline_s is not None:
+            return min(self.deadline_s, seconds) if stopped else self.deadline_s
         if stopped:
             return seconds
         if pace is None:
@@ -107,7 +112,8 @@ class Patience:
 
 def pictures(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> float:
     """How many of 1024x1024 a step takes as long as, at least one."""
-    sizes, latents = dict(values.get("sizes") or {}), arrays.get("latents")
+    sizes: dict[str, int] = dict(values.get("sizes") or {})
+    latents = arrays.get("latents")
     area = sizes.get("latent_height", 0) * sizes.get("latent_width", 0) / LATENTS_OF_1024
     return max(1.0, area * (len(latents) if latents is not None and latents.ndim == 4 else 1))
 

@@ -82,15 +82,7 @@ class Worker:
             raise
 
     def _wait_until_ready(self, deadline_s: float) -> None:
-        try:
-            message = self._messages.get(timeout=deadline_s)
-        except queue.Empty:
-            raise WorkerLost(
-                f"worker {self.name} was not ready after {deadline_s:g} s; a driver that hangs or a very slow disk "
-                "does that (--debug shows its log)"
-            ) from None
-        if not isinstance(message, Message):
-            raise self._lost(message, "start", None)
+        message = self._receive(Doing(self._patience, "start", deadline_s=deadline_s), None)
         if message.kind != "ready":
             raise WorkerError(f"worker {self.name} began with {message.kind!r} instead of 'ready'")
 
@@ -158,8 +150,7 @@ class Worker:
             except queue.Empty:
                 # What is longer than a tick was no silence of the worker: the machine slept, or this process did.
                 silent += min(time.monotonic() - began, 2 * self._tick)
-                if self._patience.seconds:
-                    self._end_if_hung(doing, silent, owner)
+                self._end_if_hung(doing, silent, owner)
                 continue
             if not isinstance(message, Message):
                 raise self._lost(message, doing.method, owner)
@@ -172,15 +163,22 @@ class Worker:
 
     def _end_if_hung(self, doing: Doing, silent: float, owner: object) -> None:
         state = state_of(self.pid)
-        if silent < doing.allowed(stopped=state == "stopped") * crowd() or not self.alive:
+        if silent < doing.allowed(stopped=state == "stopped") * crowd():
             return
         self._end()
-        raise self._ended(
-            owner,
-            f"worker {self.name} gave no sign for {silent:.0f} s during {doing.words} and was ended (its process was "
-            f"{state or 'gone'}). A driver or a disk that hangs does that; on a machine that is only slow give it "
-            f"longer by engine.hang_seconds, now {self._patience.seconds:g}, or 0 for ever",
-        )
+        self._messages.put(None)  # for every later call, where the process does not end
+        if doing.deadline_s is not None:
+            words = (
+                f"worker {self.name} was not ready after {silent:.1f} s (its process was {state or 'gone'}); a driver "
+                "that hangs or a very slow disk does that (--debug shows its log)"
+            )
+        else:
+            words = (
+                f"worker {self.name} gave no sign for {silent:.0f} s during {doing.words} and was ended (its process "
+                f"was {state or 'gone'}). A driver or a disk that hangs does that; on a machine that is only slow give "
+                f"it longer by engine.hang_seconds, now {self._patience.seconds:g}, or 0 for ever"
+            )
+        raise self._ended(owner, words)
 
     def _lost(self, instead: Exception | None, doing: str, owner: object) -> WorkerLost:
         """What to raise for the end of the messages, or for what is none."""
