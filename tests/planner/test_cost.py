@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from relight.executors.base import CompileOptions
+from relight.executors.null import flops
 from relight.jobs import models
 from relight.planner import rates
 from relight.planner.cost import Lowering, largest_tensor
@@ -105,3 +106,15 @@ def test_the_largest_tensor_of_a_decode_by_columns_is_its_columns(networks: dict
 )
 def test_cards_are_known_by_what_drivers_call_them(description: str, card: str | None) -> None:
     assert rates.card_named(description) == card
+
+
+@pytest.mark.parametrize(("side", "tflop"), [(1024, 69.5), (768, 37.6), (512, 17.7)])
+def test_a_step_of_flux_computes_what_its_matrices_and_tokens_say(
+    networks: dict[str, Networks], side: int, tflop: float
+) -> None:
+    """57 blocks of 113.2 million weights for each token, and attention over all of them."""
+    graph = networks["flux"].graph("diffusion", flux(side))
+    tokens = (side // 16) ** 2 + 256
+    by_hand = 57 * (2 * 113_246_208 * tokens + 4 * 3072 * tokens**2)
+    counted = sum(flops(node) for node in graph.nodes)
+    assert counted == pytest.approx(by_hand, rel=0.001) and counted == pytest.approx(tflop * 1e12, rel=0.002)

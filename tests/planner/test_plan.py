@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,3 +168,29 @@ def test_a_plan_is_told_in_words_and_as_json(plan_of: PlanOf) -> None:
     assert values["components"][3]["weight_bytes"] == 4875268352
     assert values["stages"][2]["budget_bytes"]["vulkan0"] == PROFILES["rx580-8g"].limit_bytes
     assert values["seconds"]["source"] == "estimated" and values["alternatives"]
+
+
+def test_choices_are_told_by_what_they_come_to(plan_of: PlanOf) -> None:
+    text = "\n".join(explain.lines(plan_of("flux", side=1024)))
+    assert re.search(r"attention of diffusion +flash +not chunked", text)
+    assert re.search(r"convolution of vae +direct.* +not im2col", text)
+    assert "auto" not in text and "rows a call" not in text  # FLUX.1 takes one picture at a time
+    assert "row a call of the UNet" not in text and "(used in place)" in text
+
+
+def test_what_cannot_be_is_not_followed_by_the_way_that_was_taken(plan_of: PlanOf) -> None:
+    found = plan_of("flux", "rx470-4g")
+    reasons = [each.why for each in found.alternatives if each.lost_s is None]
+    assert reasons and all("are allowed" in why and "What would fit" not in why for why in reasons)
+    assert "or --backend diffusion=cpu" not in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.04, "0.0 s"), (119.9, "119.9 s"), (136.6, "2.3 min"), (2400, "40 min"), (9000, "2.5 h")]
+)
+def test_durations_have_two_or_three_figures(seconds: float, told: str) -> None:
+    assert explain.duration(seconds) == told
+
+
+def test_few_pictures_an_hour_have_a_decimal() -> None:
+    assert (explain.rate(1.46), explain.rate(34.4)) == ("1.5", "34")

@@ -10,6 +10,7 @@ from relight.errors import DoesNotFit
 from relight.executors.base import CompileOptions, MemoryUse
 from relight.planner.estimate import Estimator
 from relight.planner.placement import ALWAYS_CPU, Placement, place
+from relight.planner.refusals import reason
 from relight.planner.stages import Course, follow
 from relight.planner.workload import Workload
 
@@ -185,11 +186,22 @@ class Chooser:
                 chosen, tried = getattr(mine, what), getattr(other, what)
                 if chosen == tried:
                     tried = "auto"
+                best_way, other_way = (self._way(best, name, what, way) for way in (chosen, tried))
+                if best_way == other_way:
+                    continue
                 options = {**best.said, name: replace(mine, **{what: tried})}
                 pinned = {**self.wanted, **best.placement.device}
-                found = self._tried(best, f"{what} of {name}", chosen, tried, pinned, options)
+                found = self._tried(best, f"{what} of {name}", best_way, other_way, pinned, options)
                 if found.lost_s is None or abs(found.lost_s) > 1e-6:
                     yield found
+
+    def _way(self, best: Outcome, name: str, what: str, said: str) -> str:
+        """What an option comes to there; both of its ways where it depends on the layer."""
+        part, sizes = best.course.parts[name], self.work.sizes_in(name, best.placement)
+        options = replace(best.options[name], **{what: said})  # type: ignore[arg-type]
+        flash, direct = self.estimator.networks.way(name, part.executor, sizes, options)
+        names, found = (("flash", "chunked"), flash) if what == "attention" else (("direct", "im2col"), direct)
+        return " and ".join(name for name, is_so in zip(names, (True, False), strict=True) if is_so in found) or said
 
     def _tried(
         self,
@@ -205,10 +217,10 @@ class Chooser:
         try:
             outcome = self.outcome(wanted, said, tile)
         except DoesNotFit as error:
-            return Alternative(choice, chosen, other, None, str(error))
+            return Alternative(choice, chosen, other, None, reason(str(error)))
         lost = self.value(outcome.course) - self.value(best.course)
         if lost < 0 and not why:
-            why = "within the error of the estimate"
+            why = "within the error of the estimate; relight warm measures it"
         return Alternative(choice, chosen, other, lost, why if lost < 0 else "")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,7 @@ def plan(a: argparse.Namespace) -> None:
     from relight.executors.base import CompileOptions
     from relight.planner import explain
     from relight.planner.plan import Ask, as_dict
+    from relight.planner.profiles import VARIABLE, pretended
 
     if not a.models and a.llm is None:
         raise ConfigError("name a model, or a language model with --llm")
@@ -62,6 +64,10 @@ def plan(a: argparse.Namespace) -> None:
         shared = together.as_dict() if together else None
         print(json.dumps({"plans": [as_dict(each) for each in plans], "together": shared}))
         return
+    if pretended(os.environ) is not None and a.device_profile is None and not any(each.machine.gpu for each in plans):
+        print(
+            f"{VARIABLE} holds a card that is here to another's limits, and none is: --device-profile plans for one\n"
+        )
     for each in plans:
         print("\n".join(explain.lines(each)))
         print()

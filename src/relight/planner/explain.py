@@ -11,6 +11,7 @@ from relight.planner.plan import Plan
 from relight.planner.together import Together
 
 SMALL = 1 << 20
+AS_QUICK_S = 0.05
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -81,7 +82,7 @@ def _components(plan: Plan) -> list[Sequence[str]]:
 
 
 def _in_place(copied: int) -> str:
-    return f" ({amount(copied)} beside the file)" if copied >= SMALL else " (in the file)"
+    return f" ({amount(copied)} of it copied)" if copied >= SMALL else " (used in place)"
 
 
 def _stages(plan: Plan) -> list[Sequence[str]]:
@@ -106,7 +107,7 @@ def _totals(plan: Plan) -> Iterator[str]:
     many = "side by side" if plan.ask.objective == "throughput" else "one after another"
     yield (
         f"{duration(course.total.value)} a request ({course.total.source}), "
-        f"{plan.pictures_per_hour:.0f} pictures an hour {many}; "
+        f"{rate(plan.pictures_per_hour)} pictures an hour {many}; "
         f"the first takes {duration(course.first)} more for loading"
     )
     if course.parts["diffusion"].device != "cpu" and plan.machine.gpu is not None:
@@ -114,15 +115,18 @@ def _totals(plan: Plan) -> Iterator[str]:
             yield "resident together: all weights and all buffers; nothing is swapped"
         else:
             yield f"resident together: all weights; buffers one at a time, {course.swap_s:.2f} s a picture to set up"
-    yield f"VAE tiles of {placement.tile} latent pixels, {placement.batch} rows a call of the backbone"
+    rows = f", {placement.batch} row{'s' * (placement.batch > 1)} a call of the UNet" if len(plan.batches) > 1 else ""
+    yield f"VAE tiles of {placement.tile} latent pixels{rows}"
     yield f"to run it so: {plan.flags}"
 
 
 def _alternative(each: Alternative) -> Sequence[str]:
     if each.lost_s is None:
         verdict = f"cannot: {each.why}"
+    elif abs(each.lost_s) < AS_QUICK_S:
+        verdict = "as quick"
     elif each.lost_s < 0:
-        verdict = f"{-each.lost_s:.2f} s quicker; {each.why}"
+        verdict = f"{duration(-each.lost_s)} quicker; {each.why}"
     else:
         verdict = f"{duration(each.lost_s)} slower"
     return each.choice, each.chosen, f"not {each.other}", verdict
@@ -154,9 +158,15 @@ def _seconds(seconds: Seconds) -> tuple[str, str]:
     return f"{seconds.value:.2f}", seconds.source
 
 
+def rate(an_hour: float) -> str:
+    return f"{an_hour:.0f}" if an_hour >= 10 else f"{an_hour:.1f}"
+
+
 def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f} min"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from relight.errors import DoesNotFit
 from relight.executors.base import MemoryUse
 from relight.planner.amounts import GIB, peak
-from relight.planner.refusals import refusal, too_large
+from relight.planner.refusals import ON_THE_CPU, refusal, too_large
 
 __all__ = ["GIB", "Measure", "Placement", "peak", "place"]
 
@@ -97,7 +97,8 @@ def place(
         if wanted["diffusion"] != "auto":
             raise
         found = settle({**wanted, "diffusion": "cpu"})
-        found = replace(found, notes=(f"diffusion runs on the CPU, which takes many times as long: {error}",))
+        why = str(error).removesuffix(ON_THE_CPU)
+        found = replace(found, notes=(f"diffusion runs on the CPU, which takes many times as long: {why}",))
     return found if cost is None else _without_what_slows(found, wanted, settle, cost)
 
 

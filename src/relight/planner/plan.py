@@ -65,6 +65,7 @@ class Plan:
     alternatives: tuple[Alternative, ...]
     notes: tuple[str, ...]
     ask: Ask
+    batches: tuple[int, ...] = (1,)
     together: Together | None = None
     pulls: tuple[str, ...] = field(default_factory=tuple)
 
@@ -182,6 +183,7 @@ class Planning:
                 alternatives=tuple(chooser.alternatives(best)),
                 notes=(*best.placement.notes, *self._memory_notes(best)),
                 ask=self.ask,
+                batches=work.batches,
             )
 
     def _component(self, part: Part, networks: Networks) -> ComponentPlan:

@@ -9,6 +9,8 @@ from relight.planner.amounts import amount, peak
 
 MOVABLE = ("modulation", "upscaler", "taesd", "clip_g", "clip_h", "clip_l", "vae_encoder", "vae", "t5xxl")
 """In the order in which they had better leave the card."""
+REMEDY = ". What would fit: "
+ON_THE_CPU = ", or --backend diffusion=cpu"
 
 
 def refusal(gpu: str, here: Mapping[str, MemoryUse], budget: int) -> str:
@@ -16,9 +18,14 @@ def refusal(gpu: str, here: Mapping[str, MemoryUse], budget: int) -> str:
     parts = ", ".join(f"{name} {amount(use.weights)} + {amount(use.compute)}" for name, use in here.items())
     needed = peak(list(here.values()), False)
     return (
-        f"{amount(needed)} are needed on {gpu} ({parts}; weights + buffer) and {amount(budget)} are allowed. "
-        f"What would fit: {', or '.join(ways_to_fit(here, budget))}"
+        f"{amount(needed)} are needed on {gpu} ({parts}; weights + buffer) and {amount(budget)} are allowed"
+        f"{REMEDY}{', or '.join(ways_to_fit(here, budget))}"
     )
+
+
+def reason(refused: str) -> str:
+    """Of a refusal, without what would fit: for what is not going to be done anyway."""
+    return refused.partition(REMEDY)[0]
 
 
 def ways_to_fit(here: Mapping[str, MemoryUse], budget: int) -> list[str]:
@@ -55,6 +62,6 @@ def _ways_for_diffusion(here: Mapping[str, MemoryUse], budget: int) -> list[str]
 
 def too_large(component: str, gpu: str, nbytes: int, limit: int) -> str:
     return (
-        f"{component} has a tensor of {amount(nbytes)}, and {gpu} allocates at most {amount(limit)} at once. "
-        f"What would fit: a smaller picture, smaller tiles, or --backend {component}=cpu"
+        f"{component} has a tensor of {amount(nbytes)}, and {gpu} allocates at most {amount(limit)} at once"
+        f"{REMEDY}a smaller picture, smaller tiles, or --backend {component}=cpu"
     )
