@@ -83,9 +83,9 @@ def test_workers_compute_in_the_way_that_won(files: ModelFiles, tmp_path: Path) 
     try:
         assert fleet.tuned is not None and fleet.tuned.threads == 1
         fleet.open("vae", "ggml-cpu")
-        assert fleet._options["vae"].convolution == "im2col"
+        assert fleet._options["vae", "cpu"].convolution == "im2col"
         fleet.open("vae", "ggml-cpu", convolution="direct")
-        assert fleet._options["vae"].convolution == "direct"
+        assert fleet._options["vae", "cpu"].convolution == "direct"
     finally:
         fleet.close()
 
