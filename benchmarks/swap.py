@@ -62,6 +62,14 @@ class Bench:
     def __init__(self, node: RelightNode, pictures: str, request: dict[str, Any]) -> None:
         self.node, self.pictures, self.request = node, pictures, request
         self.asked = 0
+        self.loading = 0.0, 0.0
+        self._load, node.talk.llm.load = node.talk.llm.load, self.timed  # type: ignore[method-assign]
+
+    def timed(self, *arguments: Any, **named: Any) -> Any:
+        began = time.perf_counter()
+        loaded = self._load(*arguments, **named)
+        self.loading = began, time.perf_counter()
+        return loaded
 
     def picture(self) -> float:
         """Make one; seconds of it."""
@@ -109,8 +117,10 @@ def one_round(bench: Bench, number: int, long: str) -> dict[str, float]:
     found = {"load_s": bench.load()}
     found["first_token_s"], *_ = bench.chat(f"{number} hello")
     found["picture_s"] = bench.picture()
+    began = time.perf_counter()
     found["swap_s"], *_ = bench.chat(f"{number} and then")
     bench.nothing_left_over()
+    found |= {"swap_leaving_s": bench.loading[0] - began, "swap_loading_s": bench.loading[1] - bench.loading[0]}
     _, answer, before = bench.chat(f"{number} {long}")
     bench.picture()
     found["followed_s"], _, usage = bench.chat(f"{number} {long}", answer, "go on")

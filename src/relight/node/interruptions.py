@@ -10,7 +10,8 @@ from typing import Protocol
 
 
 class Interrupted(Protocol):
-    """A picture in the works: its last step took `step_s`, and what it has done since `saved` would be done again."""
+    """A picture in the works: its last step took `step_s`, 0 where it is not between two, and what it has done since
+    `saved` would be done again."""
 
     step_s: float
     saved: float
@@ -28,12 +29,13 @@ class Interruptions:
     _not_before: float = -inf
 
     def cost_s(self, makings: Sequence[Interrupted]) -> float:
-        """Seconds until all have come to the end of a step, and of work that is lost; infinite where it may not be, or
-        where there is nothing to interrupt."""
+        """Seconds until all have come to the end of a step, one after another, and of work that is lost; infinite where
+        it may not be, and while nothing is between two steps: what loads or decodes tells of no end soon."""
         now = time.monotonic()
-        if not makings or self._open or now < self._not_before:
+        longest = max((each.step_s for each in makings), default=0.0)
+        if not longest or self._open or now < self._not_before:
             return inf
-        return sum(each.step_s + now - each.saved for each in makings)
+        return longest * len(makings) + sum(now - each.saved for each in makings)
 
     def begin(self) -> None:
         self._began, self._open = time.monotonic(), True
