@@ -240,6 +240,25 @@ def test_a_worker_that_dies_of_anothers_work_costs_a_job_nothing(
     assert set(failing.rungs) == {RUNGS[0]} and line.breaker.deaths().get("tiny", 0) == 0
 
 
+def test_an_order_to_stop_in_a_long_step_is_not_held_against_the_job(ledger: Ledger, start: Start) -> None:
+    in_step, go_on = threading.Event(), threading.Event()
+
+    def tell(job_id: str, event: Event) -> None:
+        if isinstance(event, Advanced) and event.stage == "denoise":
+            in_step.set()
+            go_on.wait(60)
+
+    line = start(tell=tell)
+    job = submit(ledger)
+    assert in_step.wait(60)
+    line.stop(0.0)
+    assert ledger.get(job.id).state == "queued", "or the next start would count an interruption"
+    go_on.set()
+    with line._lock:
+        assert line._lock.wait_for(lambda: not line._running, 60)
+    assert ledger.get(job.id).state == "queued" and ledger.get(job.id).attempt == 1
+
+
 def test_a_model_that_is_stopped_waits_and_others_go_on(ledger: Ledger, start: Start, shelf: PipelineShelf) -> None:
     line = start(at_once=1)
     for _ in range(DEATHS):

@@ -116,6 +116,11 @@ class PictureLine:
             for making in self._running.values():
                 making.broken_off = True
             self._lock.wait_for(lambda: not self._running, BREAK_OFF_S)
+            left = [*self._running.values(), *([self._next] if self._next else [])]
+        for (
+            making
+        ) in left:  # in a long step, which is lost; the node was told to stop, so nothing is held against the job
+            self.ledger.release(making.attempt)
         self._unwatch()
         self._stopped.set()
         for thread in (self._thread, self._beats):
