@@ -12,6 +12,7 @@ import uvicorn
 
 from relight.errors import ConfigError
 from relight.gateway.app import GatewayApp
+from relight.gateway.problem import LATEST_S
 from relight.gateway.protocol import protocol
 from relight.gateway.settings import GatewaySettings
 
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 LAST_S = 2.0
 """For the last words of streams, after `drain_s`."""
+KEEP_ALIVE_S = LATEST_S + 15
+"""A connection on which a client was told to come again is still there when it does."""
 TICK_S = 0.05
 DRAIN_TICK_S = 0.2
 
@@ -39,7 +42,7 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             backlog=512,
-            timeout_keep_alive=75,
+            timeout_keep_alive=KEEP_ALIVE_S,
             h11_max_incomplete_event_size=settings.limits.header_bytes,
             timeout_graceful_shutdown=round(LAST_S),
         )
