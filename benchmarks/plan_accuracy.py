@@ -69,7 +69,7 @@ def main() -> None:
         lines = [json.loads(line) for file in a.table for line in file.read_text().splitlines()]
         report(a, [line for line in lines if line["kind"] == "case"])
         return
-    os.environ["XDG_CACHE_HOME"] = str(a.folder / "cache")
+    os.environ["XDG_CACHE_HOME"] = str(cache(a))
     if a.processor_time:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait for others would count as working
     cases = [case for case in (LARGE if a.full else SMALL) if a.models is None or case.model in a.models]
@@ -90,6 +90,12 @@ def tell(a: argparse.Namespace, **values: Any) -> None:
 
 def note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def cache(a: argparse.Namespace) -> Path:
+    """Measurements of one kind are not those of the other."""
+    made: Path = a.folder / ("cache of processor time" if a.processor_time else "cache")
+    return made
 
 
 def model_file(a: argparse.Namespace, model: str) -> Path:

@@ -25,7 +25,7 @@ from typing import Any
 
 import machine
 from comparison import PROMPTS, pixels, tell
-from plan_accuracy import model_file
+from plan_accuracy import cache, model_file
 from processor_time import used
 from relight.jobs import models
 from relight.jobs.fleet import EngineSettings
@@ -81,7 +81,7 @@ def warm(a: argparse.Namespace) -> None:
     """What `relight warm` does, but for the alternatives."""
     started, path = time.perf_counter(), str(model_file(a, a.model))
     made = time.perf_counter()
-    os.environ["XDG_CACHE_HOME"] = str(a.folder / "cache")
+    os.environ["XDG_CACHE_HOME"] = str(cache(a))
     there, _ = machine_for(None, None, None, None, a.device)
     warmup = Warmup(there, pretended(os.environ), quick=True, backend=a.backend)
     warmed = warmup.warm(models.model_files(path, {}), request_of(a))
@@ -91,8 +91,8 @@ def warm(a: argparse.Namespace) -> None:
 def in_a_process(a: argparse.Namespace, way: str) -> dict[str, Any]:
     command = [sys.executable, __file__, *sys.argv[1:], "--one", way]
     with tempfile.TemporaryDirectory() as nothing:
-        cache = nothing if way == WAYS[0] else str(a.folder / "cache")
-        done = subprocess.run(command, env={**os.environ, "XDG_CACHE_HOME": cache}, stdout=subprocess.PIPE, check=True)
+        kept = nothing if way == WAYS[0] else str(cache(a))
+        done = subprocess.run(command, env={**os.environ, "XDG_CACHE_HOME": kept}, stdout=subprocess.PIPE, check=True)
     values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return values
 
