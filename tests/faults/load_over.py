@@ -20,7 +20,7 @@ from openai import AsyncOpenAI, RateLimitError
 
 from faults.load_http import Answer, Connection
 
-FIRST_S = 0.5
+FIRST_S = 2.0
 """OpenAI's clients come before the others."""
 KNOCKS_S = 0.2
 SEEDS = 2**32

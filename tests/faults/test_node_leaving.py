@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from faults.load_http import Connection
-from faults.test_node_load import Held, settled
+from faults.test_node_load import Held, crowded, settled
 from llm.tiny_model import write_model
 from served import PICTURES, WORDS, Served, asked
 
@@ -107,16 +107,6 @@ class Leaving:
                 assert (await connection.ask("GET", f"{path}/result")).body.startswith(PNG)
             assert (await connection.ask("DELETE", path)).json() == said
             self.done[said["state"]] += 1
-
-
-async def crowded(served: Served) -> None:
-    """Ask so much at once that every thread there may be for it is there."""
-
-    async def ask(path: str) -> None:
-        async with Connection(served.port) as connection:
-            assert (await connection.ask("GET", path)).status == 200
-
-    await asyncio.gather(*(ask(path) for path in ("/api/jobs", "/metrics") for _ in range(32)))
 
 
 def test_whoever_leaves_or_cancels_leaves_nothing_at_work(tmp_path: Path, count: Count, figure: Figure) -> None:
