@@ -110,7 +110,7 @@ class Leaving:
 
 
 def test_whoever_leaves_or_cancels_leaves_nothing_at_work(tmp_path: Path, count: Count, figure: Figure) -> None:
-    number, began = count("LEAVING", 16), time.monotonic()
+    number, began = count("LEAVING", 12), time.monotonic()
     with Served(tmp_path, write_model(tmp_path / f"{WORDS}.gguf")) as served:
         served.ended(served.submit(SEED)["id"])
         since = time.monotonic()

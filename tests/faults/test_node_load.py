@@ -207,7 +207,8 @@ def test_ten_times_as_many_clients_as_there_is_room_for(
     tried = again + said["first_failed"]
     waits = said["told_s"]
     figure(
-        f"R12: {10 * places} clients at {places} places for {seconds} s, {knocking} of them deaf: {len(ends)} jobs accepted, all finished; "
+        f"R12: {10 * places} clients at {places} places for {seconds} s, {knocking} of them "
+        f"deaf: {len(ends)} jobs accepted, all finished; "
         f"{len(waits)} refused in {in_ms(said['refused_s'])}, each told {min(waits)} to {max(waits)} s; "
         f"{again} of {tried} obedient clients got in at their first retry; OpenAI's clients made "
         f"{said['official_made']} pictures and gave up {said['official_gave_up']} times; "

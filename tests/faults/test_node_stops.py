@@ -23,8 +23,8 @@ from served import PICTURES, WORDS, Served, asked
 
 SEED = 20261123
 RUNNING = 3
-LISTENERS = 12
-LONGEST_STEPS = 16
+LISTENERS = 9
+LONGEST_STEPS = 10
 DRAIN_S, LAST_S = 2.0, 5.0
 """What runs may go on so long; the last words of streams and the ends of workers take some more."""
 READY_S, SHARED = 0.1, 10.0
@@ -121,7 +121,7 @@ def ending(last: dict[str, Any]) -> str:
 
 
 def test_an_order_to_stop_is_obeyed_in_time_and_loses_nothing(tmp_path: Path, count: Count, figure: Figure) -> None:
-    stops, waiting, lot = count("STOPS", 1), count("WAITING", 9), random.Random(SEED)
+    stops, waiting, lot = count("STOPS", 1), count("WAITING", 6), random.Random(SEED)
     began = time.monotonic()
     (tmp_path / "relight").mkdir()
     settings = f"server:\n  drain_seconds: {DRAIN_S}\n"
