@@ -103,7 +103,7 @@ class Worker:
         owner: object = None,
     ) -> Message:
         """The answer to a call. Raises what the worker raised, or WorkerLost when it ended instead. `owner` is whoever
-        may cancel it."""
+        may cancel it, and to blame where the worker ends."""
         with self._lock:
             number = next(self._numbers)
             self._current = (number, owner)
