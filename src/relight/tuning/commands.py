@@ -84,11 +84,12 @@ def default_models() -> list[Any]:
 
 def _print(warmed: Any, as_json: bool) -> None:
     gained = warmed.before - warmed.after
-    lines = [
-        f"{warmed.model}: {warmed.timed} timed, pipelines took {warmed.first_s:.1f} s once; a picture "
-        f"{warmed.before:.2f} s by default, {warmed.after:.2f} s now"
-        + (f" ({gained / warmed.before:.0%} less)" if gained > 0 else "")
-    ]
+    took = f"{warmed.model}: {warmed.timed} timed, pipelines took {warmed.first_s:.1f} s once; a picture takes "
+    if gained > 0:
+        took += f"{warmed.after:.2f} s, {warmed.before:.2f} s by default ({gained / warmed.before:.0%} less)"
+    else:
+        took += f"{warmed.after:.2f} s, as by default"
+    lines = [took]
     lines += [f"  {change}" for change in warmed.changes]
     lines += [f"  cannot: {failure}" for failure in warmed.failures]
     for line in lines:
