@@ -205,12 +205,14 @@ def ended(made: RelightNode, jobs: list[str]) -> list[Job]:
 
 def repeated(made: RelightNode, a: argparse.Namespace, heard: Heard, prompt: str) -> float:
     """Seconds from acceptance to the beginning of the first step, of a prompt that was made before, on an idle node; it
-    is cancelled then."""
+    is cancelled then, and the step that was under way is waited for."""
     until(lambda: not made.line.busy)
     job, accepted = submitted(made, a, prompt, 1234)
     until(lambda: bool(heard.steps[job]))
     asyncio.run(made.cancel(job))
-    return heard.steps[job][0][0] - accepted
+    begin, end = heard.steps[job][0]
+    threading.Event().wait(1.0 + 2 * (end - begin))
+    return begin - accepted
 
 
 def until(happens: Callable[[], bool]) -> None:
