@@ -29,6 +29,8 @@ from served import PICTURES, WORDS, Served
 
 SEED = 20261123
 GROWTH = 0.05
+LATE = 0.3
+"""Of those who obey: with a handful of places, one picture that takes longer than predicted is many of them."""
 SETTLED_S = 20.0
 SHARED = 10.0
 """Times slower than on a machine of its own: what is asserted; the figure says what was."""
@@ -215,5 +217,5 @@ def test_ten_times_as_many_clients_as_there_is_room_for(
         f"{goodput:.2f} pictures/s of {peak:.2f} before"
     )
     assert 1 <= min(waits) and max(waits) <= 120
-    assert tried - again <= max(3, 0.1 * tried)
+    assert tried - again <= max(5, LATE * tried)
     assert quantile(said["refused_s"], 0.5) <= 0.02 * SHARED

@@ -21,7 +21,7 @@ LONGEST_S = 120
 EARLY_S, LATE_S = 1.0, 5.0
 """How far from its time a promised client may come."""
 MOST_PROMISES = 4096
-SHORTEST_S = 0.001
+SHORTEST_S, ON_TIME = 0.001, 0.8
 KEEPS_BUSY = 2
 """Places that are for whoever comes first: with so few waiting, the card might soon have nothing to do."""
 AT_FIRST, REMEMBERED = 8, 64
@@ -43,10 +43,10 @@ class Load:
         return self.seconds / self.queued if self.queued else 0.0
 
     def left_after(self, seconds: float) -> float:
-        """How many of those that wait will have been begun by then."""
+        """How many of those that wait will have been begun by then, should some take longer than predicted."""
         if not self.queued or seconds < self.next_begin_s:
             return 0.0
-        return 1.0 + (seconds - self.next_begin_s) / max(self.mean_s, SHORTEST_S)
+        return ON_TIME * (1 + (seconds - self.next_begin_s) // max(self.mean_s, SHORTEST_S))
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ class Admission:
         most = self._limits.queued if own else self._for_newcomers
         reasons = self._reasons(jobs, most, seconds, input_bytes, alone=jobs == 1)
         if reasons:
-            more = max(0.0, all_promised - kept)
-            wait_s = self._wait_s(jobs + math.ceil(more), seconds + more * load.mean_s, load)
+            promised = max(kept, all_promised)
+            behind = load.queued + len(before) + math.ceil(promised)
+            wait_s = self._wait_s(behind, seconds + (promised - kept) * load.mean_s, load)
             retry_after_s = min(LONGEST_S, max(1, math.ceil(wait_s)))
             if wait_s <= LONGEST_S and len(self._promises) < MOST_PROMISES:
                 insort(self._promises, Promise(now + retry_after_s, asked), key=_due)
