@@ -284,7 +284,8 @@ class Making:
         cause = cause_of(error)
         if job.losses:
             cause = Cause(cause.code, f"{cause.message} (at attempt {self.attempt.number}, made {rung.words})")
-        self.ledger.fail(self.attempt, cause, retry=isinstance(error, WorkerError) or safer is not None)
+        again = isinstance(error, WorkerError) or safer is not None or not job.losses  # memory is given back meanwhile
+        self.ledger.fail(self.attempt, cause, retry=again)
 
     def _make(self, pipeline: Pipeline, request: GenerateRequest) -> Result:
         saved = self.ledger.checkpoints(self.attempt.job.id)
