@@ -224,6 +224,17 @@ def test_a_job_that_kills_its_worker_three_times_is_set_aside(
     assert done.error is not None and done.error.code == "worker_lost" and "SIGSEGV" in done.error.message
 
 
+def test_memory_that_runs_out_in_the_safest_way_is_tried_again_once(
+    ledger: Ledger, start: Start, shelf: PipelineShelf
+) -> None:
+    failing = Failing(shelf, None, out_of_memory)
+    line = start(failing, at_once=1)
+    line.ladder.worked(("tiny", 64, 64, None), RUNGS[2], sure=True)
+    done = ledger.wait(submit(ledger).id, 60)
+    assert done.state == "failed" and failing.rungs == [RUNGS[2]] * 2
+    assert done.error is not None and done.error.code == "out_of_memory"
+
+
 def test_a_worker_that_dies_of_anothers_work_costs_a_job_nothing(
     ledger: Ledger, start: Start, shelf: PipelineShelf
 ) -> None:
