@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from asking import GREEDY, NO_END, SETTINGS, chat, completion, user, whole
 from tiny_model import write_bert, write_model
@@ -205,6 +208,33 @@ def test_a_killed_process_is_told_in_words_and_started_again(own: Llm) -> None:
     assert not own.alive
     assert whole(own.complete(completion("the"))).text == expected
     assert own.restarts == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGSTOP")
+def test_a_process_that_hangs_is_ended_and_started_again(model: Path) -> None:
+    with Llm(hang_s=0.2) as llm:
+        llm.load(model, SETTINGS)
+        expected = whole(llm.complete(completion("the"))).text
+        answer = llm.complete(CompletionAsk(prompt="the", sampling=Sampling(logit_bias=NO_END)))
+        next(answer)
+        assert llm.pid is not None
+        os.kill(llm.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerLost, match=r"during complete, gave no sign for .* \(it was stopped\)"):
+            whole(answer)
+        assert whole(llm.complete(completion("the"))).text == expected
+        assert llm.restarts == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGSTOP")
+def test_silence_is_no_hang_while_nobody_waits(model: Path) -> None:
+    with Llm(hang_s=0.05) as llm:
+        llm.load(model, SETTINGS)
+        whole(llm.complete(completion("the")))
+        stopped = psutil.Process(llm.pid)
+        stopped.suspend()
+        threading.Event().wait(1.0)
+        stopped.resume()
+        assert llm.alive
 
 
 def test_several_asks_of_a_killed_process_restart_it_once(own: Llm) -> None:

@@ -33,6 +33,8 @@ log = logging.getLogger("relight.llm.child")
 
 MAX_TEXTS = 2048
 LOAD_REPORTS = 100
+SIGN_S = 1.0
+"""How often at most the parent hears that steps are made, where no token comes of them."""
 QUIET = 3
 """llama.cpp's level of a warning: what is below goes to the debug log."""
 
@@ -52,6 +54,7 @@ class Child:
         self.engine: Engine | None = None
         self.answerer: Answerer | None = None
         self.states: States | None = None
+        self._signed = 0.0
         self._using_model = threading.Lock()  # held while a prompt is made, and while the model goes
 
     def serve(self) -> None:
@@ -66,11 +69,17 @@ class Child:
             except queue.Empty:
                 assert self.engine is not None
                 self.engine.step()
+                self._sign()
                 continue
             self._answer(call, getattr(self, "on_" + call.values["method"]))
 
     def send(self, message: Message) -> None:
         self.outbox.put(message)
+
+    def _sign(self) -> None:
+        if (now := time.monotonic()) - self._signed >= SIGN_S:
+            self._signed = now
+            self.send(Message("sign"))
 
     def _write(self) -> None:
         try:
@@ -225,6 +234,7 @@ class Child:
         if done + 1 < len(rows):
             if engine.busy:
                 engine.step()
+            self._sign()
             self.calls.put(call)
             return None
         return Message("result", call.call, {"tokens": sum(map(len, rows))}, call.arrays)

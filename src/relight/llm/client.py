@@ -13,6 +13,7 @@ from relight.errors import RequestError, WorkerLost
 from relight.llm import wire
 from relight.llm.asks import ChatAsk, CompletionAsk, EmbedAsk, Loaded, LoadSettings, Piece, Stats
 from relight.llm.link import Link
+from relight.workers.patience import DEFAULT_S
 from relight.workers.protocol import Message
 
 START_DEADLINE_S = 60.0
@@ -47,14 +48,18 @@ class Llm:
     """One language model process. Every method may be used from several threads.
 
     When the process ends by itself, the answers it was making raise WorkerLost, and the next ask starts a new process
-    with the same model. `restarts` counts that.
+    with the same model. `restarts` counts that. `hang_s` is how long it may be silent (`relight.llm.link`).
     """
 
     def __init__(
-        self, environment: Mapping[str, str] | None = None, *, start_deadline_s: float = START_DEADLINE_S
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        start_deadline_s: float = START_DEADLINE_S,
+        hang_s: float = DEFAULT_S,
     ) -> None:
         self.environment = dict(environment or {})
-        self.start_deadline_s = start_deadline_s
+        self.start_deadline_s, self.hang_s = start_deadline_s, hang_s
         self.loaded: Loaded | None = None
         self.restarts = 0
         self._wanted: tuple[Path, LoadSettings] | None = None
@@ -158,7 +163,7 @@ class Llm:
             if self._link is not None:
                 self.restarts += 1
                 self._link.kill()
-            self._link = Link(self.environment, self.start_deadline_s)
+            self._link = Link(self.environment, self.start_deadline_s, hang_s=self.hang_s)
         return self._link
 
 

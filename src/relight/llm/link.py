@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,26 +18,38 @@ from typing import Any
 import relight.errors
 from relight.errors import RelightError, WorkerError, WorkerLost
 from relight.workers.endings import how_it_ended, last_words
-from relight.workers.process import child_environment
+from relight.workers.patience import DEFAULT_S, UNKNOWN, crowd, state_of
+from relight.workers.process import STOP_DEADLINE_S, TICK_S, child_environment
 from relight.workers.protocol import Message, receive, send
 
 log = logging.getLogger("relight.llm")
 
 COMMAND = (sys.executable, "-u", "-P", "-m", "relight.llm.child")
-STOP_DEADLINE_S = 2.0
 MAX_LINE_BYTES = 1 << 16
 
 
 class Link:
-    """One child process. Raises WorkerError when it is not ready in time, WorkerLost when it ends before."""
+    """One child process. Raises WorkerError when it is not ready in time, WorkerLost when it ends before.
+
+    Where a call is open, the process gives a sign after each step. One that gives none for ten times `hang_s` (0: for
+    ever), or is stopped for as long as `hang_s`, is ended: a part of a prompt can take an old processor minutes, and
+    drivers compile shaders for as long.
+    """
 
     def __init__(
-        self, environment: Mapping[str, str], start_deadline_s: float, command: Sequence[str] = COMMAND
+        self,
+        environment: Mapping[str, str],
+        start_deadline_s: float,
+        command: Sequence[str] = COMMAND,
+        *,
+        hang_s: float = DEFAULT_S,
     ) -> None:
         self._numbers = itertools.count(1)
         self._answers: dict[int, queue.SimpleQueue[Message | None]] = {}
         self._sending = threading.Lock()
         self._lines: deque[str] = deque(maxlen=200)
+        self._hang_s, self._signs, self._hung = hang_s, 0, ""
+        self._ended = threading.Event()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -46,7 +59,8 @@ class Link:
         )
         ready: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._answers[0] = ready
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._collect_log, self._read)]
+        works = (self._collect_log, self._read, self._watch)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self._threads:
             thread.start()
         try:
@@ -59,6 +73,7 @@ class Link:
             ) from None
         if message is None:
             raise self._lost("start")
+        self._answers.pop(0)
 
     @property
     def pid(self) -> int:
@@ -66,7 +81,7 @@ class Link:
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return not self._hung and self._process.poll() is None
 
     def open(self, method: str, values: Mapping[str, Any]) -> int:
         """Send a call; its number, for `answers`."""
@@ -121,16 +136,49 @@ class Link:
         assert self._process.stdout is not None
         try:
             while (message := receive(self._process.stdout)) is not None:
+                self._signs += 1
                 if answers := self._answers.get(message.call):
                     answers.put(message)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.debug("the language model's process sent what is no message: %s", error)
             self._process.kill()
         finally:
-            for answers in list(self._answers.values()):
-                answers.put(None)
+            self._ended.set()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        for answers in list(self._answers.values()):
+            answers.put(None)
+
+    def _watch(self) -> None:
+        """Silence is counted in pieces of a tick, so that what sleeps with the whole machine is not counted."""
+        tick = min(TICK_S, self._hang_s / 4 or TICK_S)
+        silent, signs, then = 0.0, self._signs, time.monotonic()
+        while not self._ended.wait(tick):
+            now = time.monotonic()
+            silent, then = silent + min(now - then, 2 * tick), now
+            if signs != self._signs or not self._answers or not self._hang_s:
+                silent, signs = 0.0, self._signs
+            elif silent >= self._hang_s:
+                self._end_if_hung(silent)
+
+    def _end_if_hung(self, silent: float) -> None:
+        state = state_of(self.pid)
+        if silent < self._hang_s * (1 if state == "stopped" else UNKNOWN) * crowd():
+            return
+        self._hung = (
+            f"gave no sign for {silent:.0f} s and was ended (it was {state or 'gone'}). A driver or a disk that hangs "
+            f"does that; on a machine that is only slow give it longer by engine.hang_seconds, now {self._hang_s:g}, "
+            "or 0 for ever"
+        )
+        log.warning("the language model's process %s", self._hung)
+        self._ended.set()
+        self._process.kill()
+        self._give_up()  # whether it ends or not: a driver can keep it in the kernel
 
     def _lost(self, doing: str) -> WorkerLost:
+        if self._hung:
+            return WorkerLost(f"the language model's process, during {doing}, {self._hung}")
         try:
             code = self._process.wait(STOP_DEADLINE_S)
         except subprocess.TimeoutExpired:
@@ -175,7 +223,11 @@ class Link:
         self._reap()
 
     def _reap(self) -> None:
-        self._process.wait()
+        try:
+            self._process.wait(STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            log.warning("the language model's process (%d) does not end: its driver hangs", self.pid)
+            return
         for thread in self._threads:
             thread.join(STOP_DEADLINE_S)
         for pipe in (self._process.stdin, self._process.stdout):

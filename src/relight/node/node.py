@@ -65,7 +65,7 @@ class RelightNode:
         self.pins = pins or Pins()
         self.ledger, self.registry, self.card, self.idle_s = ledger, registry, card, idle_s
         self.shelf = PipelineShelf(registry.files, engine)
-        self.talk = Talk(language, card, engine.environment())
+        self.talk = Talk(language, card, engine.environment(), hang_s=engine.hang_s)
         self.health_checks = health or Health(engine, None)
         if card is not None:
             card.join(KIND, self.shelf, pinned=self.pins.image is not None)

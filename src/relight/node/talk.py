@@ -19,6 +19,7 @@ from relight.node.card import Card
 from relight.planner import turns
 from relight.planner.language import ANSWER_TOKENS, LanguageModel, read_language_model
 from relight.planner.machine import Machine
+from relight.workers.patience import DEFAULT_S
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,16 @@ class Talk:
     no picture is interrupted.
     """
 
-    def __init__(self, settings: LoadSettings, card: Card | None, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: LoadSettings,
+        card: Card | None,
+        environment: dict[str, str] | None = None,
+        *,
+        hang_s: float = DEFAULT_S,
+    ) -> None:
         self.settings, self.card = settings, card
-        self.llm = Llm(environment)
+        self.llm = Llm(environment, hang_s=hang_s)
         self.pictures: Pictures | None = None
         self.machine: Callable[[], Machine] | None = None
         self._machine: Machine | None = None

@@ -21,7 +21,8 @@ _DTYPES = {"float32": np.float32, "int32": np.int32, "uint8": np.uint8}
 
 @dataclass(frozen=True)
 class Message:
-    """`kind`: `call`, `cancel` to the worker; `ready`, `event`, `result`, `error` from it. `call` numbers the call."""
+    """`kind`: `call`, `cancel` to the worker; `ready`, `event`, `result`, `error` from it, and `sign` of a language
+    model's that it goes on. `call` numbers the call."""
 
     kind: str
     call: int = 0
