@@ -117,9 +117,7 @@ class PictureLine:
                 making.broken_off = True
             self._lock.wait_for(lambda: not self._running, BREAK_OFF_S)
             left = [*self._running.values(), *([self._next] if self._next else [])]
-        for (
-            making
-        ) in left:  # in a long step, which is lost; the node was told to stop, so nothing is held against the job
+        for making in left:  # in a long step, which is lost: the node was told to stop, and no job is to blame
             self.ledger.release(making.attempt)
         self._unwatch()
         self._stopped.set()
