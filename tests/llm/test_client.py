@@ -212,7 +212,7 @@ def test_a_killed_process_is_told_in_words_and_started_again(own: Llm) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGSTOP")
 def test_a_process_that_hangs_is_ended_and_started_again(model: Path) -> None:
-    with Llm(hang_s=0.2) as llm:
+    with Llm(hang_s=0.5) as llm:
         llm.load(model, SETTINGS)
         expected = whole(llm.complete(completion("the"))).text
         answer = llm.complete(CompletionAsk(prompt="the", sampling=Sampling(logit_bias=NO_END)))
@@ -227,12 +227,12 @@ def test_a_process_that_hangs_is_ended_and_started_again(model: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGSTOP")
 def test_silence_is_no_hang_while_nobody_waits(model: Path) -> None:
-    with Llm(hang_s=0.05) as llm:
+    with Llm(hang_s=0.5) as llm:
         llm.load(model, SETTINGS)
         whole(llm.complete(completion("the")))
         stopped = psutil.Process(llm.pid)
         stopped.suspend()
-        threading.Event().wait(1.0)
+        threading.Event().wait(1.5)
         stopped.resume()
         assert llm.alive
 

@@ -59,8 +59,7 @@ class Link:
         )
         ready: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._answers[0] = ready
-        works = (self._collect_log, self._read, self._watch)
-        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._collect_log, self._read)]
         for thread in self._threads:
             thread.start()
         try:
@@ -72,8 +71,11 @@ class Link:
                 "very slow disk does that (--debug shows its log)"
             ) from None
         if message is None:
-            raise self._lost("start")
+            error = self._lost("start")
+            self._reap()
+            raise error
         self._answers.pop(0)
+        threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def pid(self) -> int:
