@@ -307,6 +307,15 @@ def test_test_installs_the_development_packages_and_hands_its_arguments_to_pytes
     assert " --dev " in machine.asked("uv export")[0]
 
 
+def test_all_tests_run_side_by_side_but_for_those_of_faults(machine: Machine) -> None:
+    machine.command("uv", UV)
+    run = machine.run("test")
+    assert run.returncode == 0, run.stderr
+    most, faults = run.stdout.splitlines()
+    assert " --numprocesses " in most and most.endswith(f"--ignore tests/faults in {machine.checkout}")
+    assert faults == f"python -m pytest tests/faults in {machine.checkout}"
+
+
 def test_development_packages_stay_when_the_lock_changes(machine: Machine) -> None:
     machine.command("uv", UV)
     machine.run("test")
