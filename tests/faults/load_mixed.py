@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import random
-import sys
-import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from faults.load_crowd import SEEDS, Clock, tell
 from faults.load_http import Answer, Connection
 
 ALLOWED = (429, 503)
 """What is documented for a server that has enough to do."""
 SHOWN = 10
 QUESTIONS = ("/healthz", "/readyz", "/api/jobs?limit=20", "JOB", "/v1/models", "/metrics")
-SEEDS = 2**32
 
 
 @dataclass(frozen=True)
@@ -49,11 +45,10 @@ class Told:
     jobs: list[str] = field(default_factory=list)
 
 
-class Crowd:
+class Crowd(Clock):
     def __init__(self, asked: Asked) -> None:
+        super().__init__(asked.seconds, asked.seed)
         self.asked, self.told = asked, Told()
-        self.lot = random.Random(asked.seed)
-        self.until = time.monotonic() + asked.seconds
         self.newest: deque[str] = deque(maxlen=64)
 
     async def run(self) -> Told:
@@ -65,15 +60,11 @@ class Crowd:
                 group.create_task(self.going_on(client))
         return self.told
 
-    @property
-    def over(self) -> bool:
-        return time.monotonic() >= self.until
-
     async def going_on(self, client: Any) -> None:
         """Come one after another within the first second, and again and again until the end."""
         await asyncio.sleep(self.lot.random())
         async with Connection(self.asked.port) as connection:
-            while not self.over:
+            while self.left:
                 try:
                     await client(connection)
                 except (OSError, EOFError, ValueError) as error:
@@ -86,7 +77,7 @@ class Crowd:
             self.told.wrong.append(what)
 
     async def pause(self, seconds: float) -> None:
-        await asyncio.sleep(max(0.0, min(seconds, self.until - time.monotonic())))
+        await asyncio.sleep(min(seconds, self.left))
 
     async def noted(self, kind: str, answer: Answer) -> bool:
         """Whether the answer is what was asked for; after a refusal, when its time has come."""
@@ -113,7 +104,7 @@ class Crowd:
 
     async def submit(self, connection: Connection) -> None:
         request = {"prompt": "a red apple", "width": 64, "height": 64, "steps": 1, "seed": self.lot.randrange(SEEDS)}
-        while not self.over:
+        while self.left:
             answer = await connection.ask("POST", "/api/jobs", {"model": self.asked.image_model, "request": request})
             if await self.noted("submit", answer):
                 self.newest.append(answer.json()["id"])
@@ -142,7 +133,7 @@ class Crowd:
             connection.close()
             return
         try:
-            async with asyncio.timeout(max(0.0, self.until - time.monotonic())):
+            async with asyncio.timeout(self.left):
                 last = [json.loads(event) async for event in connection.events(answer)][-1]
         except TimeoutError:
             connection.close()
@@ -151,12 +142,5 @@ class Crowd:
             self.is_wrong(f"events: end with {last}")
 
 
-def main() -> None:
-    if hasattr(os, "nice"):
-        os.nice(10)
-    told = asyncio.run(Crowd(Asked(**json.loads(sys.argv[1]))).run())
-    sys.stdout.write(json.dumps(vars(told)))
-
-
 if __name__ == "__main__":
-    main()
+    tell(lambda asked: Crowd(Asked(**asked)))

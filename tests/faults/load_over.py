@@ -7,23 +7,18 @@ Reads what to do as JSON from its argument (see `Asked`) and prints what happene
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import random
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from openai import AsyncOpenAI, RateLimitError
 
+from faults.load_crowd import SEEDS, Clock, tell
 from faults.load_http import Answer, Connection
 
 FIRST_S = 2.0
 """OpenAI's clients come before the others."""
 KNOCKS_S = 0.2
-SEEDS = 2**32
 
 
 @dataclass(frozen=True)
@@ -56,11 +51,10 @@ class Told:
     wrong: list[str] = field(default_factory=list)
 
 
-class Crowd:
+class Crowd(Clock):
     def __init__(self, asked: Asked) -> None:
+        super().__init__(asked.seconds, asked.seed)
         self.asked, self.told = asked, Told()
-        self.lot = random.Random(asked.seed)
-        self.until = time.monotonic() + asked.seconds
 
     async def run(self) -> Told:
         async with asyncio.TaskGroup() as group:
@@ -69,10 +63,6 @@ class Crowd:
             for _ in range(self.asked.official):
                 group.create_task(self.officially())
         return self.told
-
-    @property
-    def left(self) -> float:
-        return max(0.0, self.until - time.monotonic())
 
     async def client(self, *, obeys: bool) -> None:
         await asyncio.sleep(FIRST_S + self.lot.random())
@@ -151,12 +141,5 @@ class Crowd:
             connection.close()
 
 
-def main() -> None:
-    if hasattr(os, "nice"):
-        os.nice(10)
-    told = asyncio.run(Crowd(Asked(**json.loads(sys.argv[1]))).run())
-    sys.stdout.write(json.dumps(vars(told)))
-
-
 if __name__ == "__main__":
-    main()
+    tell(lambda asked: Crowd(Asked(**asked)))
