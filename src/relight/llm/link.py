@@ -18,7 +18,7 @@ from typing import Any
 import relight.errors
 from relight.errors import RelightError, WorkerError, WorkerLost
 from relight.workers.endings import how_it_ended, last_words
-from relight.workers.patience import DEFAULT_S, UNKNOWN, crowd, state_of
+from relight.workers.patience import DEFAULT_S, UNKNOWN, crowd, state_of, way_out
 from relight.workers.process import STOP_DEADLINE_S, TICK_S, child_environment
 from relight.workers.protocol import Message, receive, send
 
@@ -169,9 +169,7 @@ class Link:
         if silent < self._hang_s * (1 if state == "stopped" else UNKNOWN) * crowd():
             return
         self._hung = (
-            f"gave no sign for {silent:.0f} s and was ended (it was {state or 'gone'}). A driver or a disk that hangs "
-            f"does that; on a machine that is only slow give it longer by engine.hang_seconds, now {self._hang_s:g}, "
-            "or 0 for ever"
+            f"gave no sign for {silent:.0f} s and was ended (it was {state or 'gone'}). {way_out(self._hang_s)}"
         )
         log.warning("the language model's process %s", self._hung)
         self._ended.set()

@@ -127,6 +127,14 @@ def crowd() -> float:
     return min(CROWD_AT_MOST, max(1.0, psutil.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
+def way_out(seconds: float) -> str:
+    """What to tell of a process that was ended for its silence, with the setting in force."""
+    return (
+        "A driver or a disk that hangs does that; on a machine that is only slow give it longer by "
+        f"engine.hang_seconds, now {seconds:g}, or 0 for ever"
+    )
+
+
 def state_of(pid: int) -> str:
     """`sleeping`, `running`, `stopped`, `disk-sleep` (in the kernel, such as in a driver) ...; empty where unknown."""
     try:

@@ -20,7 +20,7 @@ import numpy as np
 import relight.errors
 from relight.errors import DeviceLost, RelightError, WorkerError, WorkerLost
 from relight.workers.endings import how_it_ended, last_words
-from relight.workers.patience import DEFAULT_S, Doing, Patience, crowd, state_of
+from relight.workers.patience import DEFAULT_S, Doing, Patience, crowd, state_of, way_out
 from relight.workers.protocol import Message, packed, receive, write
 
 log = logging.getLogger("relight.workers")
@@ -175,8 +175,7 @@ class Worker:
         else:
             words = (
                 f"worker {self.name} gave no sign for {silent:.0f} s during {doing.words} and was ended (its process "
-                f"was {state or 'gone'}). A driver or a disk that hangs does that; on a machine that is only slow give "
-                f"it longer by engine.hang_seconds, now {self._patience.seconds:g}, or 0 for ever"
+                f"was {state or 'gone'}). {way_out(self._patience.seconds)}"
             )
         raise self._ended(owner, words)
 
