@@ -31,6 +31,7 @@ from relight.jobs.events import Advanced, Checkpointed, Event, Planned, Previewe
 from relight.jobs.output import parameters_text
 from relight.jobs.pipeline import Pipeline, Result
 from relight.jobs.request import GenerateRequest
+from relight.jobs.retry import CHECKPOINT_S
 from relight.jobs.rungs import Rung, following, may_help
 from relight.ledger import Attempt, Cause, Ledger, NewResult
 from relight.node.breaker import Breaker
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 KIND = "image"
 AT_ONCE = 3
 """One encoded, one denoised, one decoded; more would only wait."""
-CHECKPOINT_S = 5.0
 HEARTBEAT_S = 1.0
 SILENCE_S = 20.0
 """The ledger hears this often of attempts that only wait, or are in a long step: their workers' ends are seen here."""
