@@ -14,7 +14,7 @@ from relight.jobs.decode import Decoding
 from relight.jobs.denoise import denoise
 from relight.jobs.enlarge import Enlarging
 from relight.jobs.run import Run
-from relight.jobs.start import Arrays, Beginning, begin
+from relight.jobs.start import Arrays, Beginning, begin, noise
 from relight.jobs.text import TextPlan, TextStage
 
 
@@ -57,7 +57,8 @@ def submit(run: Run, text: TextStage, plan: TextPlan, decoding: Decoding, *, inp
     run.submit("diffusion", partial(run.load, "diffusion", run.sizes(first)))
     groups = [Group(i, seeds[i : i + at_once(run)]) for i in range(0, len(seeds), at_once(run))]
     prompt = text.conditions(run, plan, encoded, first)
-    starts: list[Callable[[], Arrays]] = [partial(beginning.arrays, group.seeds) for group in groups]
+    # Noise is drawn here, while others are denoised, and not in the lane.
+    starts: list[Callable[[], Arrays]] = [partial(beginning.arrays, noise(run, first, group.seeds)) for group in groups]
     last = settled.passes[-1]
     if last is not first:
         small = [

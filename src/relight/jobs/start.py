@@ -67,9 +67,8 @@ class Beginning:
     hollow: Future[np.ndarray] | None = None
     hints: list[np.ndarray] = field(default_factory=list)
 
-    def arrays(self, seeds: Sequence[int]) -> Arrays:
-        """Of the denoising call: `latents` [N C h w] and what goes with them."""
-        fresh = noise(self.run, self.which, seeds)
+    def arrays(self, fresh: np.ndarray) -> Arrays:
+        """Of the denoising call: `latents` and what goes with them, from noise [N C h w]."""
         if self.picture is None:
             return self.beside() | {"latents": latent_space.start(fresh, float(self.which.levels[0]))}
         return self.beside() | self._redrawn(np.broadcast_to(self.picture.result(), fresh.shape), fresh)

