@@ -2,7 +2,7 @@
 executors. `$SICK_WORKER` names a JSON file, read anew at every call.
 
 `where`: load, compile, or the stage of a run (encode, denoise, decode) of `component`; `at`: its how manieth
-computation, from 1; `how`: one of HOW; `width`: only of pictures so many latent pixels wide. It happens as often as
+computation, from 1, with those before the checkpoint that it goes on from; `how`: one of HOW; `width`: only of pictures so many latent pixels wide. It happens as often as
 there are marks beside the file, over all processes.
 """
 
@@ -43,7 +43,8 @@ class Sick(Child):
         return values, FAULTS.answered(arrays)
 
     def _within(self, where: str, call: Message) -> Answer:
-        FAULTS.begin(where, call.values["component"], call.values["sizes"])
+        before = call.values.get("denoising", {}).get("first_step", 0)
+        FAULTS.begin(where, call.values["component"], call.values["sizes"], before)
         try:
             answer: Answer = getattr(Child, "on_" + call.values["method"])(self, call)
         finally:
@@ -58,11 +59,11 @@ class Faults:
         self.where, self.count = "", 0
         self.told: dict[str, Any] = {}
 
-    def begin(self, where: str, component: str, sizes: dict[str, int]) -> None:
+    def begin(self, where: str, component: str, sizes: dict[str, int], before: int) -> None:
         told = json.loads(Path(os.environ[VARIABLE]).read_text(encoding="utf-8"))
         here = told and (told["where"], told["component"]) == (where, component)
         here = here and told.get("width") in (None, sizes.get("latent_width"))
-        self.where, self.count, self.told = where, 0, told if here else {}
+        self.where, self.count, self.told = where, before, told if here else {}
 
     def computed(self, outputs: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """In the place of every computation, and of what loads and compiles."""
