@@ -2,8 +2,8 @@
 executors. `$SICK_WORKER` names a JSON file, read anew at every call.
 
 `where`: load, compile, or the stage of a run (encode, denoise, decode) of `component`; `at`: its how manieth
-computation, from 1, with those before the checkpoint that it goes on from; `how`: one of HOW; `width`: only of pictures so many latent pixels wide. It happens as often as
-there are marks beside the file, over all processes.
+computation, from 1, with those before the checkpoint that it goes on from; `how`: one of HOW; `width`: only of pictures
+so many latent pixels wide. It happens as often as there are marks beside the file, over all processes.
 """
 
 from __future__ import annotations

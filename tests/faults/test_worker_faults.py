@@ -32,6 +32,7 @@ from relight.jobs.pipeline import Result
 from relight.jobs.request import GenerateRequest
 from relight.ledger import Job, Ledger, Limits, NewJob
 from relight.node.breaker import DEATHS, PAUSE_S, Breaker
+from relight.node.ladder import Ladder
 from relight.node.pictures import CODES, PictureLine
 from relight.node.shelf import PipelineShelf
 from relight.workers import patience, process
@@ -219,13 +220,14 @@ def seen_by(folder: Path, waiting: queue.SimpleQueue[tuple[int, Case]]) -> list[
 
 
 def befallen(clinic: Clinic, case: Case, usual: list[bytes]) -> tuple[str, list[str]]:
-    """How the job that it befalls ended, and what was wrong with it and the two beside it."""
-    clinic.line.breaker = Breaker()  # its pauses are another test's
+    """How the job that it befalls ended, and what was wrong with it and the two beside it. Nothing is known of the
+    cases before: neither their deaths nor what helped."""
+    clinic.line.breaker, clinic.line.ladder = Breaker(), Ladder()
+    clinic.cold()
     clinic.tell(case, width=LATENT_WIDTH)
     if case.where in COMPUTED:
         one, faulty = clinic.submit(**BESIDE, seed=1), clinic.submit(**FAULTY)
     else:  # what is loaded and compiled for one picture is there for the others
-        clinic.cold()
         faulty = clinic.submit(**FAULTY)
         while not clinic.struck(case) and not clinic.ledger.get(faulty.id).ended:
             Flag().wait(0.01)
