@@ -54,6 +54,14 @@ def test_deaths_far_apart_stop_nothing(breaker: Breaker, hand: Hand) -> None:
     assert breaker.stopped() == {}
 
 
+def test_hanging_stops_it_though_each_takes_long_to_be_found_out(breaker: Breaker, hand: Hand) -> None:
+    for _ in range(DEATHS):
+        assert breaker.stopped() == {}
+        hand.now += 10 * WITHIN_S
+        breaker.lost("sick", 10 * WITHIN_S)
+    assert breaker.stopped() == {"sick": PAUSE_S}
+
+
 def test_a_picture_between_begins_the_count_anew(breaker: Breaker) -> None:
     for _ in range(3 * DEATHS):
         breaker.lost("sick")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -268,6 +269,21 @@ def test_an_order_to_stop_in_a_long_step_is_not_held_against_the_job(ledger: Led
     with line._lock:
         assert line._lock.wait_for(lambda: not line._running, 60)
     assert ledger.get(job.id).state == "queued" and ledger.get(job.id).attempt == 1
+
+
+def test_the_breaker_hears_how_long_the_dead_had_worked(
+    ledger: Ledger, start: Start, shelf: PipelineShelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked: list[float] = []
+
+    def hang(pipeline: Pipeline) -> None:
+        monkeypatch.setattr(pictures, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 600))
+        raise WorkerLost("worker cpu gave no sign for 600 s")
+
+    line = start(Failing(shelf, RUNGS[1], hang))
+    monkeypatch.setattr(line.breaker, "lost", lambda model, worked_s: worked.append(worked_s))
+    assert ledger.wait(submit(ledger).id, 60).state == "finished"
+    assert worked == [pytest.approx(600, abs=60)]
 
 
 def test_a_model_that_is_stopped_waits_and_others_go_on(ledger: Ledger, start: Start, shelf: PipelineShelf) -> None:

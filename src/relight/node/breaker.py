@@ -18,39 +18,50 @@ BACK_OFF_S = 0.25
 
 @dataclass
 class Record:
-    """Of one model: when its workers died since it last made a picture, and until when it is left alone."""
+    """Of one model: when its workers died since it last made a picture, after how many seconds of work, and until when
+    it is left alone."""
 
-    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS))
+    deaths: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=DEATHS))
     stops: int = 0
     not_before: float = 0.0
     stopped: bool = False
     died: int = 0
 
+    def recent(self, now: float) -> int:
+        """Deaths within WITHIN_S, not counting the time that the dead were at work: one that hangs takes minutes to be
+        found out."""
+        count, at_work = 0, 0.0
+        for then, worked_s in reversed(self.deaths):
+            if now - then - at_work > WITHIN_S:
+                break
+            count, at_work = count + 1, at_work + worked_s
+        return count
+
 
 class Breaker:
-    """DEATHS workers lost within WITHIN_S without a picture between stop a model for PAUSE_S. Then one of its jobs is
-    tried: if that loses its worker too, the model is stopped for twice as long; if it makes its picture, all is well.
-    Thread-safe."""
+    """DEATHS workers lost within WITHIN_S of pauses between work, and without a picture, stop a model for PAUSE_S. Then
+    one of its jobs is tried: if that loses its worker too, the model is stopped for twice as long; if it makes its
+    picture, all is well. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._records: dict[str, Record] = defaultdict(Record)
         self._lock = threading.Lock()
 
-    def lost(self, model: str) -> None:
-        """A worker has died under a job of this model."""
+    def lost(self, model: str, worked_s: float = 0.0) -> None:
+        """A worker has died under a job of this model that had worked so long, hung or not."""
         with self._lock:
             record, now = self._records[model], self._clock()
             record.died += 1
-            record.deaths.append(now)
+            record.deaths.append((now, worked_s))
             if record.stopped and now < record.not_before:
                 return  # of a job that was at work when it was stopped
-            recent = [then for then in record.deaths if now - then <= WITHIN_S]
-            if record.stopped or len(recent) >= DEATHS:
+            recent = record.recent(now)
+            if record.stopped or recent >= DEATHS:
                 pause = min(LONGEST_PAUSE_S, PAUSE_S * 2**record.stops)
                 record.stops, record.stopped = record.stops + 1, True
             else:
-                pause = BACK_OFF_S * 2 ** (len(recent) - 2) if len(recent) > 1 else 0.0
+                pause = BACK_OFF_S * 2 ** (recent - 2) if recent > 1 else 0.0
             record.not_before = now + pause
 
     def worked(self, model: str) -> None:

@@ -223,7 +223,8 @@ class Making:
         self.cancelled = self.broken_off = False
         self._progress: dict[str, Any] = {}
         self._told = 0.0
-        self.step_s, self.saved = 0.0, time.monotonic()
+        self.begun = time.monotonic()
+        self.step_s, self.saved = 0.0, self.begun
         self._lock = threading.Lock()
         self._pipeline: Pipeline | None = None
 
@@ -276,7 +277,7 @@ class Making:
         if isinstance(error, WorkerError):
             log.warning("job %s: %s", job.id, error)
         if isinstance(error, WorkerLost):
-            self.line.breaker.lost(job.model)
+            self.line.breaker.lost(job.model, time.monotonic() - self.begun)
         if safer is not None:
             self.line.tell(job.id, Warned(f"{error}; trying {safer.words}"))
         cause = cause_of(error)
