@@ -27,7 +27,8 @@ from relight import cli
 from relight.images.infotext import parse_parameters
 from relight.jobs import options
 from relight.jobs.request import ModelFiles
-from relight.workers.process import Worker, child_environment
+from relight.workers.link import child_environment
+from relight.workers.process import Worker
 
 
 class Outcome(NamedTuple):

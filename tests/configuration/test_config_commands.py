@@ -14,7 +14,7 @@ from PIL import Image
 
 import tiny_flux
 from relight.configuration.load import load
-from relight.workers.process import child_environment
+from relight.workers.link import child_environment
 
 ROUTED = """
 model_routing:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from relight.workers.process import child_environment
+from relight.workers.link import child_environment
 
 WATCHED = """
 import os, sys

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from relight.errors import WorkerLost
-from relight.workers import patience, process
+from relight.workers import link, patience
+from relight.workers.link import Link
 from relight.workers.patience import BYTES_A_SECOND, SLOWER, SLOWER_THAN_FIRST, UNKNOWN, Doing, Patience
 from relight.workers.process import Worker
 
@@ -31,7 +32,7 @@ Start = Callable[[float], Worker]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    monkeypatch.setattr(process, "crowd", lambda: 1.0)
+    monkeypatch.setattr(link, "crowd", lambda: 1.0)
     started: list[Worker] = []
 
     def start(hang_s: float) -> Worker:
@@ -147,20 +148,29 @@ def test_a_worker_that_is_slow_and_gives_signs_is_left_alone(start: Start) -> No
     assert worker.call("steps", {"total": 40, "seconds": 0.05}).values == {"done": 40}  # 2 s, and 1 s is allowed
 
 
+def test_a_call_that_waits_for_another_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "crowd", lambda: 1.0)
+    both = Link("fake", FAKE, {}, start_deadline_s=60, hang_s=0.1)
+    first, second = (both.open("steps", {"total": 40, "seconds": 0.05}) for _ in range(2))  # 2 s, and 1 s is allowed
+    assert [message.kind for message in both.answers(second)] == ["event"] * 40 + ["result"]
+    assert [message.kind for message in both.answers(first)] == ["event"] * 40 + ["result"]
+    both.close()
+
+
 def test_zero_waits_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "TICK_S", 0.01)
+    monkeypatch.setattr(link, "TICK_S", 0.01)
     worker = start(0)
     assert worker.call("steps", {"total": 1, "seconds": 0.5}).values == {"done": 1}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGSTOP is of POSIX")
 def test_one_that_is_stopped_before_it_is_ready_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "crowd", lambda: 1.0)
-    monkeypatch.setattr(process.subprocess, "Popen", stopped_at_once)
+    monkeypatch.setattr(link, "crowd", lambda: 1.0)
+    monkeypatch.setattr(link.subprocess, "Popen", stopped_at_once)
     began = time.monotonic()
     with pytest.raises(WorkerLost, match=r"^worker fake was not ready after .* \(its process was stopped\)"):
         Worker("fake", command=(*FAKE, "hang"), hang_s=0.5)
-    assert time.monotonic() - began < process.START_DEADLINE_S / 2
+    assert time.monotonic() - began < link.START_DEADLINE_S / 2
 
 
 def stopped_at_once(*arguments: Any, **more: Any) -> subprocess.Popen[bytes]:
@@ -184,7 +194,7 @@ def test_a_worker_that_is_stopped_is_ended_though_it_was_given_long(start: Start
 def test_time_in_which_the_machine_sleeps_does_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a clock that jumps by an hour at every look, nothing counts but the ticks."""
     hours = itertools.count()
-    monkeypatch.setattr(process.time, "monotonic", lambda: next(hours) * 3600.0)
+    monkeypatch.setattr(link.time, "monotonic", lambda: next(hours) * 3600.0)
     worker = start(1.0)
     assert worker.call("steps", {"total": 1, "seconds": 1.0}).values == {"done": 1}
 
@@ -205,7 +215,7 @@ def test_whose_call_it_ended_under_is_told_apart(start: Start) -> None:
     assert called.wait(20)
     second = threading.Thread(target=ask, args=(other, "echo", {}))
     second.start()
-    worker._process.kill()
+    worker._link._process.kill()
     for thread in (first, second):
         thread.join(20)
     assert not caught[mine].bystander and caught[other].bystander
@@ -223,9 +233,9 @@ def test_a_device_that_fails_takes_its_worker_with_it(start: Start) -> None:
 
 def test_one_that_does_not_end_is_left_behind(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that hangs keeps its process in the kernel: no signal reaches it."""
-    monkeypatch.setattr(process, "STOP_DEADLINE_S", 0.1)
+    monkeypatch.setattr(link, "STOP_DEADLINE_S", 0.1)
     worker = start(0.05)
-    monkeypatch.setattr(worker._process, "kill", lambda: None)
+    monkeypatch.setattr(worker._link._process, "kill", lambda: None)
     with pytest.raises(WorkerLost, match="gave no sign"):
         worker.call("hang", {"component": "diffusion"})
     assert not worker.alive

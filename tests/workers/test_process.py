@@ -20,7 +20,8 @@ import pytest
 
 from relight.errors import DoesNotFit, JobCancelled, WorkerError, WorkerLost
 from relight.workers.child import Child
-from relight.workers.process import Worker, child_environment
+from relight.workers.link import child_environment
+from relight.workers.process import Worker
 
 FAKE = (sys.executable, "-u", "-P", str(Path(__file__).with_name("fake_worker.py")))
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals that end a process are POSIX")
@@ -228,7 +229,7 @@ os._exit(1)
 @pytest.mark.parametrize("amid", [b"", b"\x10\0\0\0\0\0\0\0{half"])
 def test_a_child_whose_parent_dies_goes_too(amid: bytes) -> None:
     """Also where the parent died amid a message."""
-    script = PARENT_THAT_DIES.replace("os._exit", f"os.write(worker._process.stdin.fileno(), {amid!r}); os._exit")
+    script = PARENT_THAT_DIES.replace("os._exit", f"os.write(worker._link._process.stdin.fileno(), {amid!r}); os._exit")
     environment = child_environment(os.environ, {})
     with subprocess.Popen(
         [sys.executable, "-c", script, *FAKE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

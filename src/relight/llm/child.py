@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from cyllama.llama import llama_cpp
@@ -26,8 +23,8 @@ from relight.llm.engine import Engine, layers_on_gpu
 from relight.llm.header import read_header
 from relight.llm.slots import Turn
 from relight.llm.states import States
-from relight.workers.priority import give_way
-from relight.workers.protocol import Message, packed, receive, write
+from relight.workers.parent import failure, listen, pipes
+from relight.workers.protocol import Message, packed, write
 
 log = logging.getLogger("relight.llm.child")
 
@@ -58,7 +55,7 @@ class Child:
         self._using_model = threading.Lock()  # held while a prompt is made, and while the model goes
 
     def serve(self) -> None:
-        threading.Thread(target=self._read, daemon=True).start()
+        listen(self.incoming, self._take, self._cancel)
         threading.Thread(target=self._prepare_asks, daemon=True).start()
         threading.Thread(target=self._write, daemon=True).start()
         self.send(Message("ready"))
@@ -103,20 +100,12 @@ class Child:
     def fail(self, call: int, error: Exception) -> None:
         log.debug("call %d failed: %s", call, type(error).__name__)  # its words go to the parent alone
         self._forget(call)
-        told = "".join(traceback.format_exception(error))
-        self.send(Message("error", call, {"error": type(error).__name__, "message": str(error), "traceback": told}))
+        self.send(failure(call, error))
 
-    def _read(self) -> None:
-        try:
-            while (message := receive(self.incoming)) is not None:
-                if message.kind == "cancel":
-                    self._cancel(message.call)
-                    continue
-                self.open.add(message.call)
-                asks = message.values["method"] in ("chat", "complete")
-                (self.asks if asks else self.calls).put(message)
-        finally:
-            os._exit(0)  # the parent has gone: whatever runs, nobody waits for it
+    def _take(self, call: Message) -> None:
+        self.open.add(call.call)
+        asks = call.values["method"] in ("chat", "complete")
+        (self.asks if asks else self.calls).put(call)
 
     def _cancel(self, call: int) -> None:
         if call not in self.open:
@@ -291,15 +280,10 @@ def on_log(level: int, text: str) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    give_way()
-    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
-    incoming = sys.stdin.buffer
-    outgoing: Any = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not reach the pipe
+    child = Child(*pipes())
     llama_cpp.set_log_callback(on_log)
     llama_cpp.ggml_backend_load_all()
-    Child(incoming, outgoing).serve()
+    child.serve()
 
 
 if __name__ == "__main__":

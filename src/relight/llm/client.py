@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from relight.errors import RequestError, WorkerLost
+from relight.errors import RequestError
 from relight.llm import wire
 from relight.llm.asks import ChatAsk, CompletionAsk, EmbedAsk, Loaded, LoadSettings, Piece, Stats
-from relight.llm.link import Link
+from relight.workers.link import START_DEADLINE_S, Link
 from relight.workers.patience import DEFAULT_S
 from relight.workers.protocol import Message
 
-START_DEADLINE_S = 60.0
+COMMAND = (sys.executable, "-u", "-P", "-m", "relight.llm.child")
 Progress = Callable[[int, int], None]
 
 
@@ -25,8 +27,8 @@ class Answer:
 
     def __init__(self, link: Link, method: str, ask: Mapping[str, Any]) -> None:
         self._link = link
-        self._number = link.open(method, {"ask": ask})
-        self._pieces = (wire.piece(message.values) for message in link.answers(self._number, method))
+        self._call = link.open(method, {"ask": ask})
+        self._pieces = (wire.piece(message.values) for message in link.answers(self._call))
 
     def __iter__(self) -> Iterator[Piece]:
         return self
@@ -36,19 +38,21 @@ class Answer:
 
     def cancel(self) -> None:
         """Ask for an end at the next token; the last piece then says `cancelled`."""
-        self._link.cancel(self._number)
+        self._link.cancel(self._call)
 
     def close(self) -> None:
         """Listen no more; the answer is cancelled where it is not whole."""
         self._pieces.close()
-        self._link.forget(self._number)
+        self._link.forget(self._call)
 
 
 class Llm:
     """One language model process. Every method may be used from several threads.
 
     When the process ends by itself, the answers it was making raise WorkerLost, and the next ask starts a new process
-    with the same model. `restarts` counts that. `hang_s` is how long it may be silent (`relight.llm.link`).
+    with the same model. `restarts` counts that. While a call is open it gives a sign after each step; `hang_s` is how
+    long it may be silent: ten times that, for a part of a prompt can take an old processor minutes, and drivers compile
+    shaders for as long (relight.workers.patience).
     """
 
     def __init__(
@@ -163,17 +167,22 @@ class Llm:
             if self._link is not None:
                 self.restarts += 1
                 self._link.kill()
-            self._link = Link(self.environment, self.start_deadline_s, hang_s=self.hang_s)
+            self._link = Link(
+                "the language model's process",
+                COMMAND,
+                self.environment,
+                start_deadline_s=self.start_deadline_s,
+                hang_s=self.hang_s,
+            )
         return self._link
 
 
 def _last(link: Link, method: str, values: Mapping[str, Any], on_progress: Progress | None) -> Message:
-    for message in link.answers(link.open(method, values), method):
-        if message.kind == "result":
-            return message
-        if on_progress:
-            on_progress(message.values["done"], message.values["total"])
-    raise WorkerLost(f"the language model's process gave no answer to {method}")
+    with closing(link.answers(link.open(method, values))) as answers:
+        for message in answers:
+            if message.kind == "event" and on_progress:
+                on_progress(message.values["done"], message.values["total"])
+    return message
 
 
 def _load_values(path: Path, settings: LoadSettings) -> dict[str, Any]:

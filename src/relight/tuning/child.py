@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 
@@ -13,6 +9,7 @@ import numpy as np
 
 from relight.executors.base import CompileOptions, Program
 from relight.workers.child import Answer, Child
+from relight.workers.parent import pipes
 from relight.workers.protocol import Message
 
 SPREAD = 0.5
@@ -70,12 +67,7 @@ def timings(
 
 
 def main(child: type[TimingChild] = TimingChild) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
-    incoming = sys.stdin.buffer
-    outgoing = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not reach the pipe
-    child(incoming, outgoing).serve()
+    child(*pipes()).serve()
 
 
 if __name__ == "__main__":

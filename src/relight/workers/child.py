@@ -5,11 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,8 +20,8 @@ from relight.planner.profiles import submission_environment
 from relight.workers.components import NETWORKS
 from relight.workers.components.base import Component, Opening
 from relight.workers.components.place import Place
-from relight.workers.priority import give_way
-from relight.workers.protocol import Message, receive, send
+from relight.workers.parent import failure, listen, pipes
+from relight.workers.protocol import Message, send
 from relight.workers.ram import available_ram
 
 log = logging.getLogger("relight.workers.child")
@@ -50,7 +46,7 @@ class Child:
         self.components: dict[str, Component] = {}
 
     def serve(self) -> None:
-        threading.Thread(target=self._read, daemon=True).start()
+        listen(self.incoming, self.calls.put, self.cancel)
         send(self.outgoing, Message("ready"))
         while True:
             call = self.calls.get()
@@ -60,8 +56,7 @@ class Child:
                 answer = Message("result", call.call, values, arrays)
             except Exception as error:
                 log.debug("call failed", exc_info=True)
-                described = {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-                answer = Message("error", call.call, described)
+                answer = failure(call.call, error)
             self.cancelled.discard(call.call)
             send(self.outgoing, answer)
 
@@ -69,16 +64,6 @@ class Child:
         """The call stops at its next report, also where it has not begun; nothing for one that has ended."""
         if number >= self.current:
             self.cancelled.add(number)
-
-    def _read(self) -> None:
-        try:
-            while (message := receive(self.incoming)) is not None:
-                if message.kind == "cancel":
-                    self.cancel(message.call)
-                else:
-                    self.calls.put(message)
-        finally:
-            os._exit(0)  # the parent has gone, perhaps amid a message: whatever runs, nobody waits for it
 
     def progress(self, stage: str, reports: int | None = None) -> Callable[..., None]:
         """A callback that tells the parent how far the call is, `reports` times at most where that is given. It raises
@@ -249,13 +234,7 @@ def used(executor: Executor) -> dict[str, int]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    give_way()
-    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
-    incoming = sys.stdin.buffer
-    outgoing = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not reach the pipe
-    Child(incoming, outgoing).serve()
+    Child(*pipes()).serve()
 
 
 if __name__ == "__main__":
