@@ -23,6 +23,7 @@ from relight.workers.components.place import Place
 from relight.workers.parent import failure, listen, pipes
 from relight.workers.protocol import Message, send
 from relight.workers.ram import available_ram
+from relight.workers.shared import Both
 
 log = logging.getLogger("relight.workers.child")
 
@@ -35,10 +36,12 @@ Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 class Child:
-    """Calls run one at a time on the main thread; another thread reads the pipe, so that a cancel is seen at once."""
+    """Calls run one at a time on the main thread; another thread reads the pipe, so that a cancel is seen at once.
+    Arrays of a call in shared memory are used where they lie, and are gone with the next call."""
 
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO, shared: Both | None = None) -> None:
         self.incoming, self.outgoing = incoming, outgoing
+        self.shared = shared
         self.calls: queue.Queue[Message] = queue.Queue()
         self.cancelled: set[int] = set()  # numbers of calls that nobody wants any more, the next ones among them
         self.current = 0
@@ -46,7 +49,7 @@ class Child:
         self.components: dict[str, Component] = {}
 
     def serve(self) -> None:
-        listen(self.incoming, self.calls.put, self.cancel)
+        listen(self.incoming, self.calls.put, self.cancel, self.shared and self.shared.incoming)
         send(self.outgoing, Message("ready"))
         while True:
             call = self.calls.get()
@@ -58,7 +61,7 @@ class Child:
                 log.debug("call failed", exc_info=True)
                 answer = failure(call.call, error)
             self.cancelled.discard(call.call)
-            send(self.outgoing, answer)
+            send(self.outgoing, answer, self.shared and self.shared.outgoing)
 
     def cancel(self, number: int) -> None:
         """The call stops at its next report, also where it has not begun; nothing for one that has ended."""
@@ -234,7 +237,7 @@ def used(executor: Executor) -> dict[str, int]:
 
 
 def main() -> None:
-    Child(*pipes()).serve()
+    Child(*pipes(), Both.inherited()).serve()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from relight.errors import DeviceLost, RelightError, WorkerError, WorkerLost
 from relight.workers.endings import how_it_ended, last_words
 from relight.workers.patience import Doing, Patience, crowd, state_of, way_out
 from relight.workers.protocol import Message, packed, receive, write
+from relight.workers.shared import Both
 
 log = logging.getLogger("relight.workers")
 
@@ -58,10 +59,13 @@ class Link:
         *,
         start_deadline_s: float,
         hang_s: float,
+        shared: Both | None = None,
     ) -> None:
-        """Raises WorkerLost when it is not ready within the deadline, or ends before."""
+        """`shared` is for one call at a time alone. Raises WorkerLost when it is not ready within the deadline, or ends
+        before."""
         self.name = name
         self.patience = Patience(hang_s)
+        self._shared = shared
         self._numbers = itertools.count(1)
         self._signs = 0
         self._lines: deque[str] = deque(maxlen=200)
@@ -77,7 +81,8 @@ class Link:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=child_environment(os.environ, environment),
+            env=child_environment(os.environ, environment) | (shared.environment if shared else {}),
+            pass_fds=shared.fds if shared else (),
         )
         works = (self._collect_log, self._read, self._write)
         self._threads = [threading.Thread(target=work, daemon=True) for work in works]
@@ -104,7 +109,9 @@ class Link:
         """Send a call, whose `answers` are then to be heard."""
         given = dict(arrays or {})
         call = Call(next(self._numbers), self.patience.begin(method, values, given))
-        pieces = packed(Message("call", call.number, {"method": method, **values}, given))
+        pieces = packed(
+            Message("call", call.number, {"method": method, **values}, given), self._shared and self._shared.outgoing
+        )
         self._calls[call.number] = call
         self._outbox.put(pieces)
         if self._over:  # perhaps since before this call was known
@@ -207,7 +214,7 @@ class Link:
         assert self._process.stdout is not None
         try:
             with self._process.stdout as stream:
-                while (message := receive(stream)) is not None:
+                while (message := receive(stream, self._shared and self._shared.incoming)) is not None:
                     self._signs += 1
                     if call := self._calls.get(message.call):
                         call.came.put(message)

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from relight.workers.priority import give_way
 from relight.workers.protocol import Message, receive
+from relight.workers.shared import Shared
 
 
 def pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -25,12 +26,17 @@ def pipes() -> tuple[BinaryIO, BinaryIO]:
     return sys.stdin.buffer, outgoing
 
 
-def listen(incoming: BinaryIO, on_call: Callable[[Message], None], on_cancel: Callable[[int], None]) -> None:
+def listen(
+    incoming: BinaryIO,
+    on_call: Callable[[Message], None],
+    on_cancel: Callable[[int], None],
+    shared: Shared | None = None,
+) -> None:
     """Hear the parent on a thread of its own, so that a cancel is seen at once. The process ends with its parent."""
 
     def read() -> None:
         try:
-            while (message := receive(incoming)) is not None:
+            while (message := receive(incoming, shared)) is not None:
                 if message.kind == "cancel":
                     on_cancel(message.call)
                 else:

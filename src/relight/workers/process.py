@@ -14,6 +14,7 @@ from relight.errors import WorkerLost
 from relight.workers.link import START_DEADLINE_S, Call, Link
 from relight.workers.patience import DEFAULT_S
 from relight.workers.protocol import Message
+from relight.workers.shared import Both
 
 COMMAND = (sys.executable, "-u", "-P", "-m", "relight.workers.child")
 Event = Callable[[dict[str, Any]], None]
@@ -44,6 +45,7 @@ class Worker:
             environment or {},
             start_deadline_s=start_deadline_s,
             hang_s=hang_s,
+            shared=Both.create(),
         )
 
     @property

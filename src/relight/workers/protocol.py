@@ -1,20 +1,24 @@
 """Messages between relight and its workers, over a pipe.
 
 One message is a length (8 bytes, little-endian), a JSON object, and the bytes of the arrays the object names in
-`arrays`: what is sent is data, never code.
+`arrays`: what is sent is data, never code. Many bytes of a call or a result lie in shared memory instead, and `shared`
+says so: of each there is one at a time, so the one before was read.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
 
+from relight.workers.shared import Layout, Shared
+
 MAX_HEADER_BYTES = 16 << 20
+WORTH_SHARING = 1 << 20
 _LENGTH = struct.Struct("<Q")
 _DTYPES = {"float32": np.float32, "int32": np.int32, "uint8": np.uint8}
 
@@ -30,18 +34,26 @@ class Message:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def send(stream: IO[bytes], message: Message) -> None:
-    write(stream, packed(message))
+def send(stream: IO[bytes], message: Message, shared: Shared | None = None) -> None:
+    write(stream, packed(message, shared))
 
 
-def packed(message: Message) -> list[bytes | memoryview]:
-    """A message's bytes, those of its arrays where they lie. Raises TypeError or ValueError for what is no JSON."""
+def packed(message: Message, shared: Shared | None = None) -> list[bytes | memoryview]:
+    """A message's bytes, those of its arrays where they lie, or without those that are in `shared` now. Raises
+    TypeError or ValueError for what is no JSON."""
     arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
     layout = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
-    header = json.dumps(
-        {"kind": message.kind, "call": message.call, "values": message.values, "arrays": layout}
-    ).encode()
+    values = {"kind": message.kind, "call": message.call, "values": message.values, "arrays": layout}
+    if shared is not None and message.kind in ("call", "result") and _many(arrays):
+        header = json.dumps({**values, "shared": True}).encode()
+        shared.put(list(arrays.values()))
+        return [_LENGTH.pack(len(header)) + header]
+    header = json.dumps(values).encode()
     return [_LENGTH.pack(len(header)) + header, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
+
+
+def _many(arrays: Mapping[str, np.ndarray]) -> bool:
+    return sum(array.nbytes for array in arrays.values()) >= WORTH_SHARING
 
 
 def write(stream: IO[bytes], pieces: Sequence[bytes | memoryview]) -> None:
@@ -50,8 +62,8 @@ def write(stream: IO[bytes], pieces: Sequence[bytes | memoryview]) -> None:
     stream.flush()
 
 
-def receive(stream: IO[bytes]) -> Message | None:
-    """The next message, or None when the other side has gone."""
+def receive(stream: IO[bytes], shared: Shared | None = None) -> Message | None:
+    """The next message, or None when the other side has gone. A call's arrays in `shared` are there until the next."""
     prefix = stream.read(_LENGTH.size)
     if len(prefix) < _LENGTH.size:
         return None
@@ -59,14 +71,30 @@ def receive(stream: IO[bytes]) -> Message | None:
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"a message header of {length} bytes")
     header = json.loads(stream.read(length))
-    arrays = {}
-    for name, dtype, shape in header["arrays"]:
-        array = np.empty(shape, _DTYPES[dtype])
+    names = [name for name, _, _ in header["arrays"]]
+    layout = [(np.dtype(_DTYPES[dtype]), shape) for _, dtype, shape in header["arrays"]]
+    arrays = _where_they_lie(shared, layout) if header.get("shared") else _read(stream, layout)
+    if arrays is None:
+        return None
+    if header["kind"] == "result":
+        arrays = [array if array.flags.owndata else array.copy() for array in arrays]
+    return Message(header["kind"], header["call"], header["values"], dict(zip(names, arrays, strict=True)))
+
+
+def _where_they_lie(shared: Shared | None, layout: Layout) -> list[np.ndarray]:
+    if shared is None:
+        raise ValueError("a message in memory that is not shared")
+    return shared.find(layout)
+
+
+def _read(stream: IO[bytes], layout: Layout) -> list[np.ndarray] | None:
+    """None where the stream ends before they do."""
+    arrays = [np.empty(shape, dtype) for dtype, shape in layout]
+    for array in arrays:
         view = memoryview(array.reshape(-1).view(np.uint8))
         while view:
             count = stream.readinto(view)  # type: ignore[attr-defined]
             if not count:
                 return None
             view = view[count:]
-        arrays[name] = array
-    return Message(header["kind"], header["call"], header["values"], arrays)
+    return arrays
