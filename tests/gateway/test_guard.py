@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
@@ -220,3 +223,15 @@ def test_the_log_tells_who_and_what_but_no_secret(
     (line,) = [each.getMessage() for each in caplog.records if "mine-1" in each.getMessage()]
     assert line.startswith("GET /api/jobs/{job} 404 ") and "key:ann" in line
     assert "secret" not in line and KEY not in line
+
+
+@pytest.mark.parametrize("keys", [None, Keys([HashedKey.of("ann", KEY)])], ids=["without keys", "with keys"])
+def test_a_checker_of_such_servers_finds_nothing(keys: Keys | None) -> None:
+    """Of the Local Image Generation Security Profile: asks for this server alone, on every address of this machine."""
+    with serving(**({} if keys is None else {"keys": keys})) as running:
+        checker = [sys.executable, "-m", "ligsp", "check", running.url, "--json", "-"]
+        done = subprocess.run(checker, stdout=subprocess.PIPE, timeout=60)
+    report = json.loads(done.stdout)
+    found = {each["id"]: each["status"] for each in report["targets"][0]["results"]}
+    assert done.returncode == 0 and report["summary"]["fail"] == report["summary"]["warn"] == 0, found
+    assert found["NET-1"] == found["WEB-2"] == "pass"
