@@ -357,11 +357,8 @@ def test_generate_computes_where_the_user_says_or_not_at_all(clinic: Clinic, tol
     assert "on the CPU" not in str(caught.value) and len(warnings(told)) == 1
 
 
-def test_generate_goes_on_from_its_last_step_when_a_worker_dies(
-    clinic: Clinic, told: list[Event], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generate_goes_on_from_its_last_step_when_a_worker_dies(clinic: Clinic, told: list[Event]) -> None:
     whole = generated(clinic, [], backend="ggml-cpu").pictures[0].image
-    monkeypatch.setattr(retry, "CHECKPOINT_S", 0.0)
     clinic.tell(Case("denoise", "diffusion", 5, "killed", 1))
     result = generated(clinic, told, backend="ggml-cpu")
     assert [len(steps) for steps in result.report["seconds"]["steps"]] == [STEPS - 4]

@@ -16,7 +16,7 @@ from relight.errors import RuinedPicture
 from relight.images import verdict
 from relight.images.verdict import Verdict
 from relight.jobs import fleet, run
-from relight.jobs.events import Event, Previewed, Warned
+from relight.jobs.events import Checkpointed, Event, Previewed, Warned
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import Hires
 
@@ -73,8 +73,10 @@ def test_weights_that_are_no_numbers_ruin_the_picture_and_it_is_said_what_helps(
         file.seek(8 + length + begin)
         file.write(b"\xff" * (end - begin))
     paths = {**files.paths, "unet": (broken,)}
+    told: list[Event] = []
     with Pipeline(replace(files, paths=paths), LOOKED_AT) as pipeline, pytest.raises(RuinedPicture) as caught:
-        made(pipeline)
+        pipeline.generate(REQUEST, told.append, checkpoints=True)
+    assert told and not any(isinstance(event, Checkpointed) for event in told), "nobody is to go on from that"
     message = str(caught.value)
     assert message.startswith("picture 1 is ruined: 256 of 256 values of the latents are NaN or infinite. ")
     assert "--backend diffusion=cpu tells which" in message

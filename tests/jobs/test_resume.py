@@ -41,7 +41,7 @@ def broken_off(pipeline: Pipeline, request: GenerateRequest, part: str, step: in
                 raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        pipeline.generate(request, tell, checkpoint_s=0.0)
+        pipeline.generate(request, tell, checkpoints=True)
     return last
 
 
@@ -93,7 +93,7 @@ def test_one_that_is_broken_off_leaves_the_other_alone(pipeline: Pipeline) -> No
             raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        pipeline.generate(replace(request, seed=9), tell, checkpoint_s=0.0)
+        pipeline.generate(replace(request, seed=9), tell, checkpoints=True)
     other.join()
     assert np.array_equal(made[0], whole)
 

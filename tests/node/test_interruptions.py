@@ -43,12 +43,12 @@ class Making:
     saved: float
 
 
-def test_the_cost_is_the_end_of_steps_and_lost_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_is_the_end_of_steps_and_what_is_lost_of_other_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(interruptions.time, "monotonic", lambda: now[0])
     ours = Interruptions()
     assert ours.cost_s([]) == ours.cost_s([Making(0.0, 90.0)]) == math.inf
-    makings = [Making(2.0, 97.0), Making(0.0, 100.0)]
+    makings = [Making(2.0, 50.0), Making(0.0, 97.0)]
     assert ours.cost_s(makings) == 2 * 2.0 + 3.0
     ours.begin()
     now[0] = 130.0

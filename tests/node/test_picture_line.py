@@ -62,7 +62,7 @@ def start(ledger: Ledger, shelf: PipelineShelf) -> Iterator[Start]:
     lines: list[PictureLine] = []
 
     def start(shelf: Any = shelf, **more: Any) -> PictureLine:
-        lines.append(PictureLine(ledger, shelf, checkpoint_s=0.0, **more))
+        lines.append(PictureLine(ledger, shelf, **{"checkpoint_s": 0.0} | more))
         lines[-1].start()
         return lines[-1]
 
@@ -159,6 +159,42 @@ def test_what_is_broken_off_goes_on_and_ends_in_the_same_picture(ledger: Ledger,
     done = ledger.wait(job.id, 60)
     assert done.attempt == 2 and len(done.report["seconds"]["steps"][0]) < 25
     assert np.array_equal(pixels(ledger, done), whole)
+
+
+class Steps:
+    """Those that were told of; `begun` once there are some."""
+
+    def __init__(self) -> None:
+        self.told, self.begun = 0, threading.Event()
+
+    def __call__(self, job_id: str, event: Event) -> None:
+        if isinstance(event, Advanced) and event.stage == "denoise":
+            self.told = event.done
+            if self.told == 10:
+                self.begun.set()
+
+
+def test_a_stop_keeps_the_last_step_between_two_checkpoints(ledger: Ledger, start: Start) -> None:
+    line = start(tell=(steps := Steps()), checkpoint_s=1e9)
+    job = submit(ledger, steps=120)
+    assert steps.begun.wait(60)
+    assert not ledger.checkpoints(job.id), "none is due for years"
+    line.stop(0)
+    kept = ledger.checkpoints(job.id)["0.0"].step
+    assert kept - steps.told in (0, 1), "the one that ended with the order is not told of"
+    start()
+    assert len(ledger.wait(job.id, 60).report["seconds"]["steps"][0]) == 120 - kept
+
+
+def test_who_gives_way_loses_no_step(ledger: Ledger, start: Start) -> None:
+    line = start(tell=(steps := Steps()), checkpoint_s=1e9)
+    job = submit(ledger, steps=120)
+    assert steps.begun.wait(60)
+    with line.giving_way():
+        kept = ledger.checkpoints(job.id)["0.0"].step
+        assert kept - steps.told in (0, 1)
+    done = ledger.wait(job.id, 60)
+    assert done.attempt == 2 and len(done.report["seconds"]["steps"][0]) == 120 - kept
 
 
 def self_ended(ledger: Ledger, start: Start, **changes: Any) -> Job:
@@ -260,11 +296,12 @@ def test_an_order_to_stop_in_a_long_step_is_not_held_against_the_job(ledger: Led
             in_step.set()
             go_on.wait(60)
 
-    line = start(tell=tell)
+    line = start(tell=tell, checkpoint_s=1e9)
     job = submit(ledger)
     assert in_step.wait(60)
     line.stop(0.0)
     assert ledger.get(job.id).state == "queued", "or the next start would count an interruption"
+    assert ledger.checkpoints(job.id)["0.0"].step == 1, "the steps before it are done"
     go_on.set()
     with line._lock:
         assert line._lock.wait_for(lambda: not line._running, 60)

@@ -52,7 +52,7 @@ def denoise(
             cfg_rescale=run.request.cfg_rescale,
             preview_every=run.request.preview_every,
             first_step=saved.step if saved else 0,
-            checkpoint_s=run.checkpoint_s,
+            checkpoints=run.checkpoints,
         )
         values: dict[str, Any] = {
             "denoising": asdict(asked),
@@ -69,8 +69,8 @@ def denoise(
         if run.fleet.settings.check_results:
             for i, one in enumerate(latents):
                 look_at(run, first + i, one)
-        if run.checkpoint_s is not None:
-            run.tell(Checkpointed(part, steps, {"latents": latents}))
+        if run.checkpoints:
+            run.tell(Checkpointed(part, steps, {"latents": latents}, whole=True))
         return latents
 
     if saved and saved.step == steps:
@@ -106,7 +106,7 @@ def on_step(run: Run, first: int, part: str) -> Callable[[dict[str, Any]], None]
 
     def on_event(values: dict[str, Any]) -> None:
         seconds.append(values["seconds"])
-        if "latents" in values:
+        if "latents" in values and np.isfinite(values["latents"]).all():  # else it would go on from nothing
             arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
             arrays.pop("denoised", None)
             run.tell(Checkpointed(part, values["done"], arrays))

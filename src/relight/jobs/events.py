@@ -49,11 +49,13 @@ class Previewed:
 @dataclass(frozen=True, eq=False)
 class Checkpointed:
     """Where a request broken off later goes on: `part` names a pass over some pictures, `arrays` are what it needs
-    after `step` steps. The same request with these (the last of each part) makes the same pictures."""
+    after `step` steps, of which there is no more where it is `whole`. The same request with these (the last of each
+    part) makes the same pictures."""
 
     part: str
     step: int
     arrays: dict[str, np.ndarray]
+    whole: bool = False
 
 
 Event = Planned | Advanced | Warned | Previewed | Checkpointed

@@ -81,19 +81,19 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         tell: Listener = ignore,
         *,
         resume: Mapping[str, Checkpointed] | None = None,
-        checkpoint_s: float | None = None,
+        checkpoints: bool = False,
     ) -> Result:
         """All pictures of a request. `tell` is called from several threads, and so may this be: the stages of several
-        requests then run beside one another, each in its worker's turn. With `checkpoint_s`, events tell where the
-        request can go on from, at least so many seconds apart; `resume` are those of a run that was broken off, by
-        part. Raises RelightError."""
+        requests then run beside one another, each in its worker's turn. With `checkpoints`, events tell after each step
+        where the request can go on from; `resume` are the last ones of a run that was broken off, by part. Raises
+        RelightError."""
         request = request.with_seed()
         clock = Clock()
         settled = settle(request, self.checked)
         plan = self.text.plan(settled, tell)
         with self._arranging, clock.measure("plan"):
             run = self._arranged(settled, plan, clock, tell)
-            run.resume, run.checkpoint_s = resume or {}, checkpoint_s
+            run.resume, run.checkpoints = resume or {}, checkpoints
             submitted = submit(run, self.text, plan, self.decoding, inpainting_network=self.checked.sees_mask)
         pictures = submitted.wait()
         loras = [{"name": lora.name, "weight": lora.weight} for lora in plan.loras]

@@ -9,12 +9,10 @@ from relight.jobs.pipeline import Pipeline, Result
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.jobs.rungs import RUNGS, following, may_help
 
-CHECKPOINT_S = 5.0
-
 
 def generate(files: ModelFiles, settings: EngineSettings, request: GenerateRequest, tell: Listener) -> Result:
     """All pictures of a request. After a failure everything on the device is given back, and the request goes on from
-    its last checkpoint in the next safer way; on the CPU only where the user left open where to compute. Raises
+    its last step in the next safer way; on the CPU only where the user left open where to compute. Raises
     RelightError: the last failure, with what was tried."""
     request = request.with_seed()
     kept: dict[str, Checkpointed] = {}
@@ -30,7 +28,7 @@ def generate(files: ModelFiles, settings: EngineSettings, request: GenerateReque
         try:
             with Pipeline(files, rung.settings(settings)) as pipeline:
                 asked = rung.request(request)
-                return pipeline.generate(asked, on_event, resume=dict(kept), checkpoint_s=CHECKPOINT_S)
+                return pipeline.generate(asked, on_event, resume=dict(kept), checkpoints=True)
         except RelightError as error:
             if not may_help(error, rung):
                 raise

@@ -60,7 +60,7 @@ class Run:
         tell: Listener,
     ) -> None:
         self.resume: Mapping[str, Checkpointed] = {}
-        self.checkpoint_s: float | None = None
+        self.checkpoints = False
         self.fleet, self.settled, self.request = fleet, settled, settled.request
         self.placement, self.text_tokens, self.clock, self.tell = placement, text_tokens, clock, tell
         self.tasks: list[Future[Any]] = []

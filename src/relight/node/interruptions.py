@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Interrupted(Protocol):
-    """A picture in the works: its last step took `step_s`, 0 where it is not between two, and what it has done since
+    """A picture in the works: its last step took `step_s`, 0 where it is not between two; then what it has done since
     `saved` would be done again."""
 
     step_s: float
@@ -35,7 +35,7 @@ class Interruptions:
         longest = max((each.step_s for each in makings), default=0.0)
         if not longest or self._open or now < self._not_before:
             return inf
-        return longest * len(makings) + sum(now - each.saved for each in makings)
+        return longest * len(makings) + sum(now - each.saved for each in makings if not each.step_s)
 
     def begin(self) -> None:
         self._began, self._open = time.monotonic(), True

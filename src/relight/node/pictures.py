@@ -31,11 +31,11 @@ from relight.jobs.events import Advanced, Checkpointed, Event, Planned, Previewe
 from relight.jobs.output import parameters_text
 from relight.jobs.pipeline import Pipeline, Result
 from relight.jobs.request import GenerateRequest
-from relight.jobs.retry import CHECKPOINT_S
 from relight.jobs.rungs import Rung, following, may_help
 from relight.ledger import Attempt, Cause, Ledger, NewResult
 from relight.node.breaker import Breaker
 from relight.node.card import Card
+from relight.node.checkpoints import EVERY_S, Checkpoints
 from relight.node.interruptions import Interruptions
 from relight.node.ladder import Ladder
 
@@ -49,7 +49,7 @@ SILENCE_S = 20.0
 """The ledger hears this often of attempts that only wait, or are in a long step: their workers' ends are seen here."""
 IDLE_S = 1.0
 BREAK_OFF_S = 2.0
-"""A step that takes longer is lost: the worker is ended in it, and the job goes on from the checkpoint before."""
+"""A step that takes longer is lost: the worker is ended in it, and the job goes on from the one before."""
 OUT_OF_MEMORY = "out_of_memory"
 GIVE_WAY_S = 300.0
 """A step of the slowest card, and the decode of a picture on the slowest processor."""
@@ -82,7 +82,7 @@ class PictureLine:
         shelf: Shelf,
         *,
         at_once: int = AT_ONCE,
-        checkpoint_s: float = CHECKPOINT_S,
+        checkpoint_s: float = EVERY_S,
         card: Card | None = None,
         tell: Callable[[str, Event], None] = lambda job_id, event: None,
     ) -> None:
@@ -108,7 +108,7 @@ class PictureLine:
         self._wake.set()
 
     def stop(self, deadline_s: float) -> None:
-        """Take no more; let what runs end within the deadline, then break it off: it goes on from its checkpoint."""
+        """Take no more; let what runs end within the deadline, then break it off: it goes on from its last step."""
         self.drain()
         ends = time.monotonic() + deadline_s
         with self._lock:
@@ -118,7 +118,7 @@ class PictureLine:
             self._lock.wait_for(lambda: not self._running, BREAK_OFF_S)
             left = [*self._running.values(), *([self._next] if self._next else [])]
         for making in left:  # in a long step, which is lost: the node was told to stop, and no job is to blame
-            self.ledger.release(making.attempt)
+            making.release()
         self._unwatch()
         self._stopped.set()
         for thread in (self._thread, self._beats):
@@ -142,8 +142,8 @@ class PictureLine:
 
     @contextmanager
     def giving_way(self) -> Iterator[None]:
-        """Break off what is made at the end of its step, to go on from its checkpoint after the block, once the card
-        can be had. Raises DoesNotFit where it does not stop."""
+        """Break off what is made at the end of its step, to go on from there after the block, once the card can be had.
+        Raises DoesNotFit where it does not stop."""
         with self._lock:
             self._held = True
             self._interruptions.begin()
@@ -225,6 +225,7 @@ class Making:
         self._told = 0.0
         self.begun = time.monotonic()
         self.step_s, self.saved = 0.0, self.begun
+        self._checkpoints = Checkpoints(self.ledger, attempt, line.checkpoint_s)
         self._lock = threading.Lock()
         self._pipeline: Pipeline | None = None
 
@@ -272,7 +273,7 @@ class Making:
             self.ledger.fail(self.attempt, cause_of(error), retry=False)
             return
         if self.broken_off or (isinstance(error, WorkerLost) and error.bystander):
-            self.ledger.release(self.attempt)
+            self.release()
             return
         if isinstance(error, WorkerError):
             log.warning("job %s: %s", job.id, error)
@@ -287,9 +288,7 @@ class Making:
         self.ledger.fail(self.attempt, cause, retry=again)
 
     def _make(self, pipeline: Pipeline, request: GenerateRequest) -> Result:
-        saved = self.ledger.checkpoints(self.attempt.job.id)
-        resume = {part: Checkpointed(part, at.step, at.arrays) for part, at in saved.items()}
-        return pipeline.generate(request, self._on_event, resume=resume, checkpoint_s=self.line.checkpoint_s)
+        return pipeline.generate(request, self._on_event, resume=self._checkpoints.found(), checkpoints=True)
 
     def _inputs(self, asked: dict[str, Any]) -> dict[str, bytes]:
         return {name: self.ledger.input(self.attempt.job.id, name) for name in pictures_named(asked)}
@@ -297,15 +296,23 @@ class Making:
     def _given_up(self) -> None:
         """Cancelled by the user, superseded, or broken off because the node stops: then another attempt goes on."""
         if self.broken_off and not self.cancelled:
-            self.ledger.release(self.attempt)
+            self.release()
+
+    def release(self) -> None:
+        """Give the job back with the steps that are done."""
+        self._checkpoints.save()
+        self.ledger.release(self.attempt)
 
     def _on_event(self, event: Event) -> None:
         job_id = self.attempt.job.id
+        if isinstance(event, Checkpointed) and not self.cancelled:
+            self._checkpoints.keep(event)  # also where it is broken off: this step is done
+            self.saved = time.monotonic()
+            if event.whole:
+                self.step_s = 0.0
         if self.cancelled or self.broken_off:
             raise JobCancelled(f"job {job_id} is not to go on")
         if isinstance(event, Checkpointed):
-            self.ledger.checkpoint(self.attempt, event.part, event.step, event.arrays)
-            self.saved = time.monotonic()
             return
         self.line.tell(job_id, event)
         if isinstance(event, Advanced):

@@ -25,8 +25,8 @@ class Denoising:
     `positive` and `negative` give, for each step, the number of the condition to use (rows of the arrays that the
     backbone calls conditions); no `negative`: a single pass. `seeds` and `drawn`: each picture's noise goes on where
     the noise it started from ended. `preview_every`: steps between the guesses of the picture sent along, 0 for none.
-    `first_step` is where a run that was broken off goes on; `checkpoint_s` the least seconds between the states sent
-    along for that, None for none.
+    `first_step` is where a run that was broken off goes on; `checkpoints`: its state is sent along with each step, for
+    that.
     """
 
     sampler: str
@@ -42,7 +42,7 @@ class Denoising:
     drawn: int = 1
     preview_every: int = 0
     first_step: int = 0
-    checkpoint_s: float | None = None
+    checkpoints: bool = False
 
     @property
     def steps(self) -> int:
@@ -79,7 +79,7 @@ class Backbone(Component):
         course = Course(list(task.sigmas), Draws(task, latents.shape[1:]).draw, space, task.eta)
         if task.first_step:
             course.restore(state_of(arrays))
-        step, saved = samplers.step(task.sampler), time.perf_counter()
+        step = samplers.step(task.sampler)
         for i in range(task.first_step, task.steps):
             started = time.perf_counter()
             asked = Asked(self, sizes, task, space, i)
@@ -87,9 +87,8 @@ class Backbone(Component):
             along: dict[str, np.ndarray] = {}
             if asked.last is not None and task.preview_every and (i + 1) % task.preview_every == 0:
                 along["denoised"] = asked.last
-            if task.checkpoint_s is not None and time.perf_counter() - saved >= task.checkpoint_s:
+            if task.checkpoints and i + 1 < task.steps:  # the last one's latents are the answer
                 along |= checkpoint(latents, course)
-                saved = time.perf_counter()
             step_done(i + 1, task.steps, time.perf_counter() - started, along)
         return {"latents": latents}
 
