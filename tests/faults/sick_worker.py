@@ -1,9 +1,9 @@
 """A worker whose device fails as it is told: started in place of the real one, it is that with faults around its
 executors. `$SICK_WORKER` names a JSON file, read anew at every call.
 
-`where`: load, compile, or the stage of a run (encode, denoise, decode) of `component`; `at`: its how manieth
-computation, from 1, with those before the checkpoint that it goes on from; `how`: one of HOW; `width`: only of pictures
-so many latent pixels wide. It happens as often as there are marks beside the file, over all processes.
+`where`: start, open, load, compile, or the stage of a run (encode, denoise, decode) of `component`; `at`: its how
+manieth computation, from 1, with those before the checkpoint that it goes on from; `how`: one of HOW; `width`: only of
+pictures so many latent pixels wide. It happens as often as there are marks beside the file, over all processes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ make_executor = child.make_executor
 
 
 class Sick(Child):
+    def on_open(self, call: Message) -> Answer:
+        FAULTS.begin("open", call.values["component"])
+        FAULTS.computed()
+        return super().on_open(call)
+
     def on_load(self, call: Message) -> Answer:
         return self._within("load", call)
 
@@ -59,14 +65,14 @@ class Faults:
         self.where, self.count = "", 0
         self.told: dict[str, Any] = {}
 
-    def begin(self, where: str, component: str, sizes: dict[str, int], before: int) -> None:
+    def begin(self, where: str, component: str, sizes: Mapping[str, int] | None = None, before: int = 0) -> None:
         told = json.loads(Path(os.environ[VARIABLE]).read_text(encoding="utf-8"))
         here = told and (told["where"], told["component"]) == (where, component)
-        here = here and told.get("width") in (None, sizes.get("latent_width"))
+        here = here and told.get("width") in (None, (sizes or {}).get("latent_width"))
         self.where, self.count, self.told = where, before, told if here else {}
 
     def computed(self, outputs: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """In the place of every computation, and of what loads and compiles."""
+        """In the place of every computation, and of what starts, opens, loads and compiles."""
         self.count += 1
         if not self.told or self.count != self.told["at"] or self.told["how"].startswith("answer") or not self._due():
             return outputs or {}
@@ -149,6 +155,8 @@ def command() -> tuple[str, ...]:
 
 
 def main() -> None:
+    FAULTS.begin("start", "")
+    FAULTS.computed()
     child.Child = Sick  # type: ignore[misc]
     child.make_executor = lambda *arguments: SickExecutor(make_executor(*arguments))  # type: ignore[assignment]
     child.main()
