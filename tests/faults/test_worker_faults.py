@@ -199,8 +199,9 @@ def test_every_fault_ends_in_a_picture_or_a_named_cause_and_leaves_others_alone(
     ends = Counter(end for end, _ in found)
     wrong = [words for _, all_words in found for words in all_words]
     figure(
-        f"R6: {len(found)} of {len(everything)} faults from {first} on, on {lines} lines: ends {dict(sorted(ends.items()))}"
-        f", {2 * len(found)} pictures beside them unchanged, {len(wrong)} wrong, {time.monotonic() - begun:.1f} s"
+        f"R6: {len(found)} of {len(everything)} faults from {first} on, on {lines} lines: ends "
+        f"{dict(sorted(ends.items()))}, {2 * len(found)} pictures beside them unchanged, {len(wrong)} wrong, "
+        f"{time.monotonic() - begun:.1f} s"
     )
     assert not wrong, "\n".join(wrong)
     assert len(found) == len(drawn) and psutil.Process().children() == []
