@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from relight.errors import DeviceLost, OutOfDeviceMemory
-from relight.workers import child
+from relight.workers import child, protocol
 from relight.workers.child import Answer, Child
 from relight.workers.protocol import Message
 
@@ -28,6 +28,8 @@ VARIABLE = "SICK_WORKER"
 ENDS = ("abort", "killed", "exit")
 """The process ends by itself: a driver that gives up, the system for want of memory, a library that calls exit."""
 HOW = (*ENDS, "lost", "memory", "hang", "stopped", "error", "nan", "shape", "answer nan", "answer shape")
+WORTH_SHARING = 16 << 10
+"""Some arrays of small pictures then go through shared memory, others through the pipe."""
 make_executor = child.make_executor
 
 
@@ -155,6 +157,7 @@ def command() -> tuple[str, ...]:
 
 
 def main() -> None:
+    protocol.WORTH_SHARING = WORTH_SHARING
     FAULTS.begin("start", "")
     FAULTS.computed()
     child.Child = Sick  # type: ignore[misc]

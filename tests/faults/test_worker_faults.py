@@ -35,7 +35,7 @@ from relight.node.breaker import DEATHS, PAUSE_S, Breaker
 from relight.node.ladder import Ladder
 from relight.node.pictures import CODES, PictureLine
 from relight.node.shelf import PipelineShelf
-from relight.workers import patience, process
+from relight.workers import patience, process, protocol
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +174,7 @@ class Clinic:
 def sick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that fall ill, and less patience than with slow disks and drivers."""
     monkeypatch.setattr(process, "COMMAND", sick_worker.command())
+    monkeypatch.setattr(protocol, "WORTH_SHARING", sick_worker.WORTH_SHARING)
     monkeypatch.setattr(patience, "UNKNOWN", 3)
     monkeypatch.setattr(patience, "BYTES_A_SECOND", 50_000_000)
 
