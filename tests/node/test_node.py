@@ -105,6 +105,22 @@ def test_a_key_and_an_identical_request_give_the_job_that_is_there(node: Relight
         submit(node, "a", seed=2)
 
 
+def test_a_model_that_is_stopped_still_answers_with_the_job_that_is_there(node: RelightNode) -> None:
+    kept, joined = submit(node, "a", seed=1), submit(node, seed=2)
+    ended = submit(node, "b", seed=3)
+    asyncio.run(node.cancel(ended))
+    for _ in range(DEATHS):
+        node.line.breaker.lost(EMBEDDED)
+    assert submit(node, "a", seed=1) == kept and submit(node, "b", seed=3) == ended
+    assert submit(node, join=True, seed=2) == joined
+    with pytest.raises(KeyConflict):
+        submit(node, "a", seed=4)
+    for key, join, seed in (("c", False, 1), (None, False, 2), (None, True, 3)):
+        with pytest.raises(ModelStopped):
+            submit(node, key, join=join, seed=seed)
+    assert len(node.ledger.jobs()) == 3
+
+
 def test_a_seed_is_chosen_once_where_none_is_asked_for(node: RelightNode) -> None:
     job = submit(node, "a")
     assert submit(node, "a") == job

@@ -91,6 +91,10 @@ class Ledger(Reader):
             changed += self._jobs([row])
             return changed[0]
 
+    def same(self, new: NewJob, *, join: bool = False) -> Job | None:
+        """The job that `submit` would find it to be again; None where it would be a new one. Raises KeyConflict."""
+        return self._find_same(new, Asked((new.owner, _digest(new)), 0.0, 0), join)
+
     def cancel(self, job_id: str) -> Job:
         """End a job that waits or runs; one that has ended stays as it is. Raises JobNotFound."""
         return self._end(job_id, None, "cancelled", {}, states=IN_FLIGHT) or self.get(job_id)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from relight.errors import JobNotFound, RequestError
+from relight.errors import JobNotFound, ModelStopped, RequestError
 from relight.gateway import node as gateway
 from relight.images.write import encoded
 from relight.jobs.asked import pictures_named, request_of
@@ -155,7 +155,6 @@ class RelightNode:
         self._came()
         self.registry.entry(model, "image")
         self.pins.check(model, "image")
-        self.line.breaker.check(model)
         lacking = [name for name in pictures_named(ask.request) if name not in ask.inputs]
         if lacking:
             raise RequestError(f"no picture {lacking[0]!r} came with the request")
@@ -173,7 +172,16 @@ class RelightNode:
             key=key,
         )
         new = replace(new, predicted_seconds=self.pace.apart(views.kind_of(new)))
+        self._check_stopped(new, join)
         return self._view(self.ledger.submit(new, join=join))
+
+    def _check_stopped(self, new: NewJob, join: bool) -> None:
+        """Raises ModelStopped; not for a job that is there already, whose client asks again."""
+        try:
+            self.line.breaker.check(new.model)
+        except ModelStopped:
+            if self.ledger.same(new, join=join) is None:
+                raise
 
     async def job(self, job_id: str) -> gateway.JobView:
         return await self._quickly(lambda: self._view(self.ledger.get(job_id)))
