@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ledgers import HandClock, claim, new_job
-from relight.errors import JobNotFound, KeyConflict
+from relight.errors import JobNotFound, KeyConflict, QueueFull
 from relight.ledger import Cause, Ledger, Limits, NewResult
 
 PICTURE = NewResult(b"a picture", "image/png", {"seed": 7})
@@ -30,6 +30,30 @@ def test_what_is_no_json_is_refused_before_it_is_kept(ledger: Ledger) -> None:
     with pytest.raises(ValueError, match="JSON"):
         ledger.submit(new_job("nan", chosen={"cfg_scale": float("nan")}))
     assert ledger.jobs() == []
+
+
+def test_what_comes_together_is_written_at_once_and_each_has_an_outcome_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger(tmp_path, Limits(queued=5)) as ledger:
+        first = ledger.submit(new_job("first", key="k"))
+        said: list[str] = []
+        rows = ledger._database.rows
+        monkeypatch.setattr(ledger._database, "rows", lambda sql, values=None: said.append(sql) or rows(sql, values))
+        asked = {"new": "a", "k": "other", None: "b"}
+        asks = [(new_job(prompt, key=key), False) for key, prompt in asked.items()]
+        a, conflict, b, same, full = ledger.submit_all([*asks, asks[0], (new_job("c"), False)])
+        assert said.count("COMMIT") == 1
+        assert ledger.jobs() == [b, a, first] and same == a
+        assert isinstance(conflict, KeyConflict) and isinstance(full, QueueFull)
+
+
+def test_one_that_cannot_be_kept_leaves_those_beside_it_alone(ledger: Ledger) -> None:
+    bad = new_job("nan", chosen={"cfg_scale": float("nan")})
+    first, wrong, third = ledger.submit_all([(new_job("a"), False), (bad, False), (new_job("b"), False)])
+    assert isinstance(wrong, ValueError)
+    assert [job.request["prompt"] for job in ledger.jobs()] == ["b", "a"]
+    assert ledger.jobs()[::-1] == [first, third]
 
 
 def test_results_are_there_once_committed(ledger: Ledger) -> None:
@@ -73,6 +97,7 @@ def test_a_result_or_input_it_has_not_is_named(ledger: Ledger) -> None:
 def test_higher_priority_goes_first_then_age(ledger: Ledger) -> None:
     first, second, urgent = (ledger.submit(new_job(str(i), priority=p)) for i, p in enumerate((0, 0, 5)))
     assert [ledger.position(job.id) for job in (urgent, first, second)] == [0, 1, 2]
+    assert ledger.positions() == {urgent.id: 0, first.id: 1, second.id: 2}
     assert [claim(ledger).job.id for _ in range(3)] == [urgent.id, first.id, second.id]
     assert ledger.position(first.id) is None
 

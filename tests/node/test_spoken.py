@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from relight.errors import WorkerLost
-from relight.llm.asks import Piece
-from relight.node.spoken import MOST_AHEAD, spoken
+from relight.llm.asks import Piece, TokenLogprob, ToolCall, Usage
+from relight.node.spoken import MOST_AHEAD, spoken, together
 
 DEADLINE_S = 10.0
 
@@ -27,7 +27,7 @@ class Said:
     def __iter__(self) -> Iterator[Piece]:
         while self.given < self.pieces and not self.cancelled.is_set():
             self.given += 1
-            yield Piece(text=str(self.given))
+            yield Piece(text=f"{self.given} ")
         if self.then is not None:
             raise self.then
 
@@ -59,17 +59,17 @@ class Used:
 
 
 def test_every_piece_comes_in_its_order_also_where_the_client_is_slow() -> None:
-    model, answer = Used(), Said(3 * MOST_AHEAD)
+    model, answer = Used(), Said(8 * MOST_AHEAD)
 
     async def listen() -> list[str]:
         heard = []
         async for piece in model.say(answer):
-            heard.append(piece.text)
-            assert answer.given <= len(heard) + MOST_AHEAD, "it runs away from its client"
+            heard += piece.text.split()
+            assert answer.given <= len(heard) + 2 * MOST_AHEAD, "it runs away from its client"
             await asyncio.sleep(0)
         return heard
 
-    assert asyncio.run(listen()) == [str(number + 1) for number in range(3 * MOST_AHEAD)]
+    assert asyncio.run(listen()) == [str(number + 1) for number in range(8 * MOST_AHEAD)]
     assert model.free.wait(DEADLINE_S)
 
 
@@ -78,7 +78,7 @@ def test_whoever_stops_listening_ends_the_answer() -> None:
 
     async def listen() -> None:
         pieces = model.say(answer)
-        assert (await anext(pieces)).text == "1"
+        assert (await anext(pieces)).text.split()[0] == "1"
         await pieces.aclose()
 
     asyncio.run(listen())
@@ -105,7 +105,33 @@ def test_what_the_model_raises_is_heard_after_its_last_piece() -> None:
         heard = []
         with pytest.raises(WorkerLost, match="gone"):
             async for piece in Used().say(Said(2, WorkerLost("gone"))):
-                heard.append(piece.text)  # noqa: PERF401
+                heard += piece.text.split()
         return heard
 
     assert asyncio.run(listen()) == ["1", "2"]
+
+
+def test_pieces_of_one_kind_are_joined_and_no_others() -> None:
+    first, second = (TokenLogprob(each, (), -0.5) for each in "ab")
+    call, end = Piece(tool_calls=(ToolCall(0, "id", "name", ""),)), Piece(finish_reason="stop", usage=Usage(1, 0, 2, 0.1, 0.1))
+    pieces = [Piece(reasoning="h"), Piece(reasoning="m"), Piece(text="a", logprobs=(first,))]
+    pieces += [Piece(text="b", logprobs=(second,)), call, call, Piece(text="c"), end]
+    assert together(pieces) == [
+        Piece(reasoning="hm"),
+        Piece(text="ab", logprobs=(first, second)),
+        call,
+        call,
+        Piece(text="c"),
+        end,
+    ]
+
+
+def test_an_answer_that_is_whole_is_not_cancelled() -> None:
+    model, answer = Used(), Said(3)
+
+    async def listen() -> None:
+        async for _ in model.say(answer):
+            pass
+
+    asyncio.run(listen())
+    assert model.free.wait(DEADLINE_S) and not answer.cancelled.is_set()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from relight.errors import KeyConflict, LedgerError
+from relight.errors import KeyConflict, LedgerError, RelightError
 from relight.ledger import arrays, retention
 from relight.ledger.admission import Admission, Asked, Load
 from relight.ledger.changes import Changes, Listener
@@ -30,6 +30,16 @@ from relight.ledger.records import Attempt, Cause, Job, Keep, Limits, NewJob, Ne
 log = logging.getLogger("relight.ledger")
 
 RUNNING, IN_FLIGHT = "('running')", "('queued', 'running')"
+
+
+class Arrival:
+    """A submission on its way: what it asks, and what becomes of it once that is known."""
+
+    def __init__(self, new: NewJob, join: bool) -> None:
+        self.new, self.join, self.inputs = new, join, dict(new.inputs)
+        input_bytes = sum(map(len, self.inputs.values()))
+        self.asked = Asked((new.owner, _digest(new)), new.predicted_seconds, input_bytes)
+        self.outcome: Job | Exception | None = None
 
 
 class Ledger(Reader):
@@ -78,22 +88,75 @@ class Ledger(Reader):
 
         Raises QueueFull, KeyConflict for a key that came with another body, or DiskFull.
         """
-        inputs = dict(new.inputs)
-        asked = Asked((new.owner, _digest(new)), new.predicted_seconds, sum(map(len, inputs.values())))
-        if there := self._find_same(new, asked, join):
-            return there
-        self._check_room()
-        with self._admitted(asked), self._files.hold(inputs.values()) as stored, self._change() as changed:
-            if there := self._find_same(new, asked, join):
-                return there
-            (row,) = self._insert(new, asked)
-            self._name_files(row["seq"], "input", zip(inputs, stored, [{}] * len(stored), strict=True))
-            changed += self._jobs([row])
-            return changed[0]
+        (outcome,) = self.submit_all([(new, join)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def submit_all(self, asks: Sequence[tuple[NewJob, bool]]) -> list[Job | Exception]:
+        """`submit` of several at once, each with its `join`: the job of each, or what `submit` would raise. One commit
+        is for all of them, since most of what a submission takes is the disk's time."""
+        arrivals: list[Arrival] = []
+        try:
+            arrivals += [Arrival(new, join) for new, join in asks]
+            self._accept(arrivals)
+        except Exception as error:  # nothing has happened of those without an outcome: each alone, for its own reason
+            if len(asks) == 1:
+                return [error]
+            done = [each.outcome for each in arrivals] or [None] * len(asks)
+            return [was or self.submit_all([ask])[0] for was, ask in zip(done, asks, strict=True)]
+        return [each.outcome for each in arrivals if each.outcome is not None]
+
+    def _accept(self, arrivals: Sequence[Arrival]) -> None:
+        """Gives each its outcome; raises what concerns those that are left without one."""
+        going: list[Arrival] = []
+        try:
+            with self._database.lock:
+                load = self._load()
+                going += [each for each in arrivals if self._let_in(each, load)]
+            with ExitStack() as held:
+                stored = [held.enter_context(self._files.hold(each.inputs.values())) for each in going]
+                if going:
+                    self._insert_all(going, stored)
+        finally:
+            if going:
+                with self._database.lock:
+                    self._let_go(going)
+
+    def _let_in(self, each: Arrival, load: Load) -> bool:
+        """Whether it is new and may wait; then it counts until it is let go."""
+        try:
+            each.outcome = self._find_same(each)
+            if each.outcome is None:
+                self._check_room()
+                self._admission.admit(each.asked, load)
+        except RelightError as error:
+            each.outcome = error
+        return each.outcome is None
+
+    def _insert_all(self, going: list[Arrival], stored: Sequence[Sequence[Stored]]) -> None:
+        jobs: list[Job] = []
+        accepted = list(going)
+        with self._change() as changed:
+            for each, files in zip(accepted, stored, strict=True):
+                if there := self._find_same(each):
+                    jobs.append(there)
+                    continue
+                (row,) = self._insert(each)
+                self._name_files(row["seq"], "input", zip(each.inputs, files, [{}] * len(files), strict=True))
+                changed += self._jobs([row])
+                jobs.append(changed[-1])
+            self._let_go(going)  # those that are in are counted by their rows
+        for each, job in zip(accepted, jobs, strict=True):
+            each.outcome = job
+
+    def _let_go(self, going: list[Arrival]) -> None:
+        while going:
+            self._admission.arrived(going.pop().asked)
 
     def same(self, new: NewJob, *, join: bool = False) -> Job | None:
         """The job that `submit` would find it to be again; None where it would be a new one. Raises KeyConflict."""
-        return self._find_same(new, Asked((new.owner, _digest(new)), 0.0, 0), join)
+        return self._find_same(Arrival(new, join))
 
     def cancel(self, job_id: str) -> Job:
         """End a job that waits or runs; one that has ended stays as it is. Raises JobNotFound."""
@@ -306,8 +369,9 @@ class Ledger(Reader):
 
     # ------------------------------------------------------------------------------------------------------ rows
 
-    def _find_same(self, new: NewJob, asked: Asked, join: bool) -> Job | None:
-        values = {"owner": new.owner, "key": new.key, "digest": asked.who[1]}
+    def _find_same(self, each: Arrival) -> Job | None:
+        new = each.new
+        values = {"owner": new.owner, "key": new.key, "digest": each.asked.who[1]}
         with self._database.lock:
             if new.key is not None:
                 rows = self._database.rows("SELECT * FROM jobs WHERE owner = :owner AND key = :key", values)
@@ -315,14 +379,15 @@ class Ledger(Reader):
                     raise KeyConflict(
                         f"the idempotency key was used for another request, job {rows[0]['id']}; take another key"
                     )
-            elif join:
+            elif each.join:
                 sql = f"SELECT * FROM jobs WHERE owner = :owner AND digest = :digest AND state IN {IN_FLIGHT}"
                 rows = self._database.rows(f"{sql} ORDER BY seq LIMIT 1", values)
             else:
                 rows = []
             return self._jobs(rows)[0] if rows else None
 
-    def _insert(self, new: NewJob, asked: Asked) -> list[Row]:
+    def _insert(self, each: Arrival) -> list[Row]:
+        new, asked = each.new, each.asked
         values: dict[str, object] = {
             "id": f"job-{secrets.token_hex(12)}",
             "kind": new.kind,
@@ -349,16 +414,6 @@ class Ledger(Reader):
                 "VALUES (:seq, :role, :name, :sha256, :size, :about)",
                 values | {"about": _json(about)},
             )
-
-    @contextmanager
-    def _admitted(self, asked: Asked) -> Iterator[None]:
-        with self._database.lock:
-            self._admission.admit(asked, self._load())
-        try:
-            yield
-        finally:
-            with self._database.lock:
-                self._admission.arrived(asked)
 
     def _jobs(self, rows: Iterable[Row]) -> list[Job]:
         """As read, with the progress last heard of."""

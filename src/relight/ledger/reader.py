@@ -84,6 +84,11 @@ class Reader:
             raise _not_found(job_id)
         return int(rows[0]["before"]) if rows[0]["state"] == "queued" else None
 
+    def positions(self) -> dict[str, int]:
+        """Of all that wait, by id."""
+        rows = self._database.rows("SELECT id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, seq")
+        return {row["id"]: before for before, row in enumerate(rows)}
+
     def input(self, job_id: str, name: str) -> bytes:
         """Raises JobNotFound, also for a name it has no input of, or LedgerDamaged."""
         return self._read(job_id, "input", name)[0]

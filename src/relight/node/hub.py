@@ -15,6 +15,11 @@ class Hub[T]:
         self._queues: dict[str, list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[T]]]] = {}
         self._lock = threading.Lock()
 
+    def heard(self, job_id: str) -> bool:
+        """Whether anybody listens: whoever begins to later looks at the job first."""
+        with self._lock:
+            return job_id in self._queues
+
     def publish(self, job_id: str, event: T) -> None:
         """From any thread."""
         with self._lock:

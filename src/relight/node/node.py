@@ -23,6 +23,7 @@ from relight.ledger import Job, Ledger, NewJob
 from relight.llm.asks import EmbedAsk, LoadSettings
 from relight.llm.client import Answer, Llm
 from relight.node import asks, views
+from relight.node.arrivals import Arrivals
 from relight.node.card import Card
 from relight.node.forecast import machine_of
 from relight.node.health import Health
@@ -78,6 +79,7 @@ class RelightNode:
             self.talk.pictures, self.talk.machine = self.line, lambda: machine_of(engine)[0]
         self.warming = Warming(self._cold, self._idle, card, renew=self._renew) if warm else None
         self._clerks = ThreadPoolExecutor(CLERKS, "ledger")
+        self.arrivals = Arrivals(self._accept)
         self._embedding = ThreadPoolExecutor(EMBEDDINGS, "embedding")
         self._stopping = threading.Event()
         self._unwatch = ledger.watch(None, self._changed)
@@ -110,6 +112,7 @@ class RelightNode:
         self.shelf.leave(wholly=True)
         self.talk.close()
         self.health_checks.close()
+        self.arrivals.close()
         for pool in (self._clerks, self._embedding):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -147,11 +150,19 @@ class RelightNode:
     async def submit_image(
         self, model: str, ask: gateway.ImageAsk, *, owner: str, key: str | None, join: bool, priority: int = 0
     ) -> gateway.JobView:
-        return await self._quickly(self._submit, model, ask, owner, key, join, priority)
+        make = partial(self._asked_for, model, ask, owner, key, join, priority)
+        if ask.inputs:  # to unpack and to write pictures takes a while, in which the others are not to wait
+            return await self._quickly(lambda: self._view(self.ledger.submit(make(), join=join)))
+        return await self.arrivals.submit(make, join)
 
-    def _submit(
+    def _accept(self, asks: Sequence[tuple[NewJob, bool]]) -> list[gateway.JobView | Exception]:
+        outcomes = self.ledger.submit_all(asks)
+        seen = iter(self._views([job for job in outcomes if isinstance(job, Job)]))
+        return [next(seen) if isinstance(outcome, Job) else outcome for outcome in outcomes]
+
+    def _asked_for(
         self, model: str, ask: gateway.ImageAsk, owner: str, key: str | None, join: bool, priority: int
-    ) -> gateway.JobView:
+    ) -> NewJob:
         self._came()
         self.registry.entry(model, "image")
         self.pins.check(model, "image")
@@ -173,7 +184,7 @@ class RelightNode:
         )
         new = replace(new, predicted_seconds=self.pace.apart(views.kind_of(new)))
         self._check_stopped(new, join)
-        return self._view(self.ledger.submit(new, join=join))
+        return new
 
     def _check_stopped(self, new: NewJob, join: bool) -> None:
         """Raises ModelStopped; not for a job that is there already, whose client asks again."""
@@ -190,8 +201,7 @@ class RelightNode:
         self, *, owner: str | None, states: Sequence[gateway.JobState] | None, limit: int, before: str | None
     ) -> Sequence[gateway.JobView]:
         def found() -> list[gateway.JobView]:
-            jobs = self.ledger.jobs(owner=owner, states=states, limit=limit, before=before)
-            return [self._view(job) for job in jobs]
+            return self._views(self.ledger.jobs(owner=owner, states=states, limit=limit, before=before))
 
         return await self._quickly(found)
 
@@ -247,7 +257,8 @@ class RelightNode:
             if self.pace.wrong(job):
                 self.ledger.predict(lambda waiting: self.pace.apart(views.kind_of(waiting)))
         live = self.lives.changed(job.id)
-        self.hub.publish(job.id, views.event(self._view(job), live, with_preview=False))
+        if self.hub.heard(job.id):
+            self.hub.publish(job.id, views.event(self._view(job), live, with_preview=False))
         if job.ended:
             self.lives.forget(job.id)
 
@@ -260,8 +271,14 @@ class RelightNode:
         return views.event(self._view(job), self.lives.get(job.id), with_preview=with_preview)
 
     def _view(self, job: Job) -> gateway.JobView:
+        return self._seen(job, self.ledger.position(job.id) if job.state == "queued" else None)
+
+    def _views(self, jobs: Sequence[Job]) -> list[gateway.JobView]:
+        positions = self.ledger.positions() if any(job.state == "queued" for job in jobs) else {}
+        return [self._seen(job, positions.get(job.id)) for job in jobs]
+
+    def _seen(self, job: Job, position: int | None) -> gateway.JobView:
         live = self.lives.get(job.id)
-        position = self.ledger.position(job.id) if job.state == "queued" else None
         ahead = (position or 0) * self.pace.apart(None) + self.line.breaker.stopped().get(job.model, 0.0)
         return views.view(job, live, position, views.seconds_left(job, live, ahead, self.pace))
 
