@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_what_waits_can_be_predicted_anew(tmp_path: Path, clock: HandClock) -> N
         ledger.predict(lambda job: 2.0)
         assert [ledger.get(job.id).predicted_seconds for job in jobs] == [2.0] * 3
         assert ledger.usage().queued_seconds == 6.0
-        assert [refused(ledger, f"client {i}") for i in range(4)] == [1, 2, 4, 6]
+        assert [refused(ledger, f"client {i}") for i in range(4)] == [1, 3, 5, 8]
 
 
 def test_predicted_seconds_are_a_limit_of_their_own(tmp_path: Path, clock: HandClock) -> None:
@@ -99,8 +100,8 @@ def test_refused_clients_are_told_times_after_one_another_and_get_in(tmp_path: P
             if not i:
                 attempt = claim(ledger)
         due = {refused(ledger, f"client {i}"): f"client {i}" for i in range(5)}
-        assert list(due) == [10, 20, 30, 40, 50]
-        for second in range(1, 51):
+        assert list(due) == [10, 22, 34, 46, 58], "a little further apart than jobs are begun"
+        for second in range(1, 59):
             clock.advance(1)
             if second % 10 == 0:
                 ledger.commit(attempt, [], {})
@@ -167,6 +168,42 @@ def test_obedient_clients_get_in_while_many_strangers_knock_once(clock: HandCloc
             due.setdefault(now + wait, []).append(f"client {now}")
     assert tried > 200 and failed <= tried / 10
     assert line.idle <= 1
+
+
+def test_a_hundred_clients_at_ten_places_get_in_when_they_were_told(clock: HandClock) -> None:
+    """Each with one job after another, of about half a second; what is predicted of one is the mean of the last eight,
+    as the node does it."""
+    lot, admission = random.Random(1), Admission(Limits(queued=10), clock)
+    coming = [(clock.monotonic() + lot.random(), client, 0, 0) for client in range(100)]
+    took, waiting, begun, ends = [0.5] * 8, list[tuple[int, int]](), 0.0, 0.0
+    tried = failed = idle = 0
+    running: tuple[int, int] | None = None
+    for _ in range(6000):
+        clock.advance(0.05)
+        now, mean = clock.monotonic(), sum(took) / len(took)
+        if now >= ends:
+            if running is not None:
+                took = [*took[1:], now - begun]
+                coming.append((now, running[0], running[1] + 1, 0))
+            running, idle = (waiting.pop(0), idle) if waiting else (None, idle + 1)
+            begun, ends = now, now + max(0.2, lot.gauss(0.5, 0.1))
+        load = Load(len(waiting), len(waiting) * mean, 0, max(0.2 * mean, mean - (now - begun)))
+        there = sorted(each for each in coming if each[0] <= now)
+        coming = [each for each in coming if each[0] > now]
+        for _, client, number, tries in there:
+            asked = Asked(("", f"{client} {number}"), mean, 0)
+            tried += tries == 1
+            load = replace(load, queued=len(waiting), seconds=len(waiting) * mean)
+            try:
+                admission.admit(asked, load)
+            except QueueFull as error:
+                failed += tries == 1
+                coming.append((now + error.retry_after_s, client, number, tries + 1))
+            else:
+                admission.arrived(asked)
+                waiting.append((client, number))
+    assert tried > 400 and failed <= tried / 50
+    assert idle <= 5
 
 
 def test_a_short_queue_does_not_run_dry_for_promises_that_nobody_takes_up(clock: HandClock) -> None:

@@ -113,7 +113,10 @@ def test_what_the_model_raises_is_heard_after_its_last_piece() -> None:
 
 def test_pieces_of_one_kind_are_joined_and_no_others() -> None:
     first, second = (TokenLogprob(each, (), -0.5) for each in "ab")
-    call, end = Piece(tool_calls=(ToolCall(0, "id", "name", ""),)), Piece(finish_reason="stop", usage=Usage(1, 0, 2, 0.1, 0.1))
+    call, end = (
+        Piece(tool_calls=(ToolCall(0, "id", "name", ""),)),
+        Piece(finish_reason="stop", usage=Usage(1, 0, 2, 0.1, 0.1)),
+    )
     pieces = [Piece(reasoning="h"), Piece(reasoning="m"), Piece(text="a", logprobs=(first,))]
     pieces += [Piece(text="b", logprobs=(second,)), call, call, Piece(text="c"), end]
     assert together(pieces) == [

@@ -18,6 +18,9 @@ from relight.ledger.records import Limits
 
 LONGEST_S = 120
 """Clients of the OpenAI SDKs give up when told to wait longer."""
+SPREAD = 1.2
+"""Promises are this much further apart than jobs are begun: those that take longer than predicted do not crowd out who
+comes when he was told, and what stays free is for newcomers."""
 EARLY_S, LATE_S = 1.0, 5.0
 """How far from its time a promised client may come."""
 MOST_PROMISES = 4096
@@ -72,6 +75,7 @@ class Admission:
         self._promises: list[Promise] = []
         self._coming: list[Asked] = []
         self._kept = self._made = float(AT_FIRST)
+        self._last_due = 0.0
 
     def admit(self, asked: Asked, load: Load) -> None:
         """From here to `arrived` the job counts as one that waits. Raises QueueFull."""
@@ -89,11 +93,17 @@ class Admission:
             promised = max(kept, all_promised)
             behind = load.queued + len(before) + math.ceil(promised)
             wait_s = self._wait_s(behind, seconds + (promised - kept) * load.mean_s, load)
+            wait_s = max(wait_s, self._last_due - now + SPREAD * load.mean_s * self._kept / self._made)
             retry_after_s = min(LONGEST_S, max(1, math.ceil(wait_s)))
             if wait_s <= LONGEST_S and len(self._promises) < MOST_PROMISES:
+                self._last_due = now + wait_s
                 insort(self._promises, Promise(now + retry_after_s, asked), key=_due)
             raise QueueFull("; ".join(reasons), retry_after_s)
         self._coming.append(asked)
+
+    def predicted_anew(self) -> None:
+        """What was promised last came of seconds that were wrong: it is no measure for the next."""
+        self._last_due = 0.0
 
     def _own(self, asked: Asked, now: float) -> bool:
         """Whether it was promised a turn and this is the time; promises that nobody came for are over."""

@@ -165,6 +165,7 @@ class Ledger(Reader):
     def predict(self, seconds: Callable[[Job], float]) -> None:
         """Predict anew how long the waiting jobs take: what refused clients are told comes of it."""
         with self._change():
+            self._admission.predicted_anew()
             for job in self._jobs(self._database.rows("SELECT * FROM jobs WHERE state = 'queued'")):
                 values = {"id": job.id, "seconds": float(seconds(job))}
                 if values["seconds"] != job.predicted_seconds:
