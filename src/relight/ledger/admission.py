@@ -21,6 +21,8 @@ LONGEST_S = 120
 SPREAD = 1.2
 """Promises are this much further apart than jobs are begun: those that take longer than predicted do not crowd out who
 comes when he was told, and what stays free is for newcomers."""
+AT_MOST = 2.0
+"""Times as late as the line by itself is long: promises that turn out to be nobody's do not put off the next."""
 EARLY_S, LATE_S = 1.0, 5.0
 """How far from its time a promised client may come."""
 MOST_PROMISES = 4096
@@ -93,7 +95,8 @@ class Admission:
             promised = max(kept, all_promised)
             behind = load.queued + len(before) + math.ceil(promised)
             wait_s = self._wait_s(behind, seconds + (promised - kept) * load.mean_s, load)
-            wait_s = max(wait_s, self._last_due - now + SPREAD * load.mean_s * self._kept / self._made)
+            after_last_s = self._last_due - now + SPREAD * load.mean_s * self._kept / self._made
+            wait_s = max(wait_s, min(after_last_s, AT_MOST * wait_s))
             retry_after_s = min(LONGEST_S, max(1, math.ceil(wait_s)))
             if wait_s <= LONGEST_S and len(self._promises) < MOST_PROMISES:
                 self._last_due = now + wait_s
