@@ -24,7 +24,7 @@ from relight.weights.container import open_container
 from relight.weights.identify import as_dict, describe, identify
 from relight.weights.stored import gather
 
-SECONDS, BYTES = 0.050, 64 << 20
+SECONDS, BYTES = 0.5, 64 << 20
 BOUNDED = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

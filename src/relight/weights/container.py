@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from relight.weights.gguf import looks_like_gguf, read_gguf
-from relight.weights.mapped import Entry, MappedFile, refuse_other_content
+from relight.weights.mapped import Entry, Header, MappedFile, refuse_other_content
 from relight.weights.safetensors import looks_like_safetensors, read_safetensors
+
+FILES_KNOWN = 16
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,20 @@ def open_container(path: Path) -> Container:
     """Raises ModelFileError for what is neither safetensors nor GGUF, and for broken headers."""
     file = MappedFile(path)
     try:
-        if looks_like_gguf(file):
-            header = read_gguf(file)
-        elif looks_like_safetensors(file):
-            header = read_safetensors(file)
-        else:
-            refuse_other_content(file)
+        there = path.stat()
+        header = _header(path, there.st_ino, there.st_size, there.st_mtime_ns)
     except BaseException:
         file.close()
         raise
     return Container(file, header.container, header.entries, header.metadata)
+
+
+@lru_cache(maxsize=FILES_KNOWN)
+def _header(path: Path, inode: int, size: int, changed_ns: int) -> Header:
+    """Read once as long as the file is the same: every component of an all-in-one file asks for it."""
+    with closing(MappedFile(path)) as file:
+        if looks_like_gguf(file):
+            return read_gguf(file)
+        if looks_like_safetensors(file):
+            return read_safetensors(file)
+        refuse_other_content(file)
