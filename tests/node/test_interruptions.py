@@ -138,7 +138,7 @@ def test_a_chat_is_answered_while_a_picture_is_made(node: RelightNode) -> None:
 
 def test_a_picture_is_interrupted_where_the_answer_is_sooner_and_goes_on_after_it(node: RelightNode) -> None:
     node.talk._machine = MACHINE
-    node.talk._seen["words"] = {1: 1e6}  # a processor that takes days
+    node.talk._measured["words"].made[1] = 1e6  # a processor that takes days
     whole = picture(node, ended(node, begun(node)))
     job = begun(node)
     layers, _ = chat(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from relight.errors import JobNotFound, KeyConflict, ModelStopped, RequestError
-from relight.gateway.node import ImageAsk, JobEvent
+from relight.gateway.node import ChatAsk, ImageAsk, JobEvent, Message, Sampling
 from relight.jobs.events import Advanced, Previewed
 from relight.jobs.fleet import EngineSettings
 from relight.ledger import Attempt, Ledger, NewResult
@@ -119,6 +120,39 @@ def test_a_model_that_is_stopped_still_answers_with_the_job_that_is_there(node: 
         with pytest.raises(ModelStopped):
             submit(node, key, join=join, seed=seed)
     assert len(node.ledger.jobs()) == 3
+
+
+class Silent(list[Any]):
+    """A language model whose answers are empty."""
+
+    def chat(self, ask: object) -> Silent:
+        return self
+
+    def cancel(self) -> None:
+        pass
+
+
+def test_a_chat_says_how_long_it_may_be_and_how_much_of_it_is_new(
+    node: RelightNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[tuple[int | None, int]] = []
+
+    @contextmanager
+    def use(name: str, path: Path, tokens: int | None, unread: int) -> Iterator[Silent]:
+        used.append((tokens, unread))
+        yield Silent()
+
+    monkeypatch.setattr(node.talk, "use", use)
+    monkeypatch.setattr(node.registry, "chat_file", Path)
+    messages = (Message(role="user", parts=("wood" * 1000,)),)
+    ask = ChatAsk(model="words", messages=messages, sampling=Sampling(max_tokens=7))
+
+    async def heard() -> list[Any]:
+        return [piece async for piece in node.chat(ask)]
+
+    assert asyncio.run(heard()) == asyncio.run(heard()) == []
+    (most, unread), again = used
+    assert most == 7 and 1000 <= unread < 1020 and again == (7, 0)
 
 
 def test_a_seed_is_chosen_once_where_none_is_asked_for(node: RelightNode) -> None:

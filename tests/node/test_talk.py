@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +13,13 @@ import pytest
 
 from llm.tiny_model import write_model
 from relight.errors import ModelFileError
-from relight.llm.asks import LoadSettings
+from relight.llm.asks import LoadSettings, Stats
 from relight.llm.client import Llm
 from relight.node.card import Card
 from relight.node.talk import NAME, Talk
 from relight.planner.language import read_language_model
+from relight.planner.machine import Machine, of_profile, this_cpu
+from relight.planner.profiles import PROFILES
 
 SETTINGS = LoadSettings(n_gpu_layers=-1, context=256, slots=2)
 ALL = 3
@@ -24,8 +28,9 @@ ALL = 3
 
 @dataclass
 class FakeLlm:
-    """What was asked of the process."""
+    """What was asked of the process, which reads ten tokens a second."""
 
+    alive = True
     done: list[Any] = field(default_factory=list)
     broken: bool = False
 
@@ -40,12 +45,25 @@ class FakeLlm:
     def unload(self) -> None:
         self.done.append("unload")
 
+    def stats(self) -> Stats:
+        return Stats(300, 30.0, 0, 0.0, 0, 0, 0, 0, 0, 0)
+
 
 class Pictures:
+    """They come to the end of a step in ten seconds."""
+
     busy = False
 
     def leave(self, *, wholly: bool = False) -> bool:
         return not self.busy
+
+    def interruption_s(self) -> float:
+        return 10.0
+
+    @contextmanager
+    def giving_way(self) -> Iterator[None]:
+        self.busy = False
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +119,20 @@ def test_more_layers_go_once_pictures_have_ended_but_never_while_somebody_uses_i
         pass
     assert llm.done[1:] == ["unload", ("load", "tiny", ALL)]
     assert card.held() == {NAME: bytes_of(model, ALL), "pictures": 0}
+
+
+def test_a_long_prompt_interrupts_pictures_and_a_short_one_does_not(model: Path) -> None:
+    talk, llm, card, pictures = talking(bytes_of(model, ALL))
+    pictures.busy, talk.pictures = True, pictures
+    talk._machine = Machine(this_cpu(1), of_profile(PROFILES["rx580-8g"]))
+    card.take("pictures", bytes_of(model, ALL) - bytes_of(model, 1))
+    for unread in (5000, 50):
+        with talk.use("tiny", model, 8, unread):
+            pass
+    assert llm.done == [("load", "tiny", 1)], "foretold for a tiny model 5000 are nothing; 50 take five seconds"
+    with talk.use("tiny", model, 8, 5000):
+        pass
+    assert llm.done[1:] == ["unload", ("load", "tiny", ALL)] and not pictures.busy
 
 
 def test_it_leaves_for_pictures_when_idle_and_comes_back(model: Path) -> None:

@@ -43,6 +43,25 @@ def test_more_layers_on_the_card_are_more_tokens_a_second(llama: LanguageModel) 
     assert speeds == sorted(speeds) and speeds[-1] == pytest.approx(32.9, rel=0.05)
 
 
+def test_reading_is_products_and_at_least_one_look_at_the_weights(llama: LanguageModel) -> None:
+    gpu = RX580.gpu
+    assert gpu is not None and llama.reading_seconds(0, 0, RX580) == 0.0
+    assert llama.reading_seconds(1, 33, RX580) == pytest.approx(llama.token_seconds(33, RX580))
+    weights = sum(llama.layers) * 8 / 4.5
+    assert llama.reading_seconds(1024, 33, RX580) == pytest.approx(2 * weights * 1024 / gpu.rates.matrix_rate("Q4_K"))
+    ratio = llama.reading_seconds(1024, 0, RX580) / llama.reading_seconds(1024, 33, RX580)
+    assert ratio == pytest.approx(gpu.rates.matrix_rate("Q4_K") / RX580.cpu.rates("ggml-cpu").matrix_rate("Q4_K"))
+
+
+def test_a_long_prompt_is_computed_on_the_card_that_has_some_layers(llama: LanguageModel) -> None:
+    """The weights of the others come there with each batch of 512, not with each token."""
+    gpu, whole = RX580.gpu, llama.reading_seconds(1024, 33, RX580)
+    assert gpu is not None
+    brought = 2 * sum(llama.layers[:22]) / gpu.rates.upload
+    assert llama.reading_seconds(1024, 10, RX580) == pytest.approx(whole + brought)
+    assert llama.reading_seconds(8, 10, RX580) < whole
+
+
 def test_what_fits_beside_the_pictures_stays(llama: LanguageModel) -> None:
     found = share(RX580, [Held("sd15", 2 * GIB, 2 * GIB, 20)], llama, 4096)
     assert found is not None and found.resident and found.swaps == () and found.language is not None

@@ -10,7 +10,7 @@ import pytest
 from relight.planner.language import LanguageModel
 from relight.planner.machine import Cpu, Machine, of_profile
 from relight.planner.profiles import PROFILES
-from relight.planner.turns import Choice, choose
+from relight.planner.turns import Choice, Measured, choose
 
 GB = 10**9
 LAYERS = 32
@@ -34,25 +34,40 @@ def chosen(**changes: Any) -> Choice:
         "beside": 0,
         "alone": LAYERS + 1,
         "tokens": 256,
+        "unread": 0,
         "context": 4096,
         "pictures": 7 * GB,
         "interruption_s": 10.0,
         "loaded": False,
-        "seen": {},
+        "measured": Measured(),
     }
     return choose(EIGHT, OLD, **usual | changes)
 
 
 def test_a_long_answer_of_a_slow_processor_interrupts_and_a_short_one_does_not() -> None:
-    slow = {0: 0.5}
-    assert chosen(seen=slow).interrupts
-    assert not chosen(seen=slow, tokens=8).interrupts
+    slow = Measured(made={0: 0.5})
+    assert chosen(measured=slow).interrupts
+    assert not chosen(measured=slow, tokens=8).interrupts
 
 
 def test_what_was_measured_counts_more_than_what_was_foretold() -> None:
     foretold = EIGHT.token_seconds(0, OLD)
     assert chosen().beside_s == pytest.approx(256 * foretold)
-    assert chosen(seen={0: 2 * foretold}).beside_s == pytest.approx(512 * foretold)
+    assert chosen(measured=Measured(made={0: 2 * foretold})).beside_s == pytest.approx(512 * foretold)
+
+
+def test_a_long_prompt_interrupts_and_a_short_one_or_one_that_was_read_does_not() -> None:
+    short, long, read = (chosen(tokens=32, unread=unread) for unread in (20, 1500, 0))
+    assert long.interrupts and not short.interrupts and not read.interrupts
+    beside, alone = (EIGHT.reading_seconds(1500, layers, OLD) for layers in (0, LAYERS + 1))
+    assert long.beside_s - read.beside_s == pytest.approx(beside) and beside > 60
+    assert long.alone_s - read.alone_s == pytest.approx(alone) and alone < 10
+
+
+def test_reading_that_was_measured_counts_more_than_what_was_foretold() -> None:
+    quick = Measured(read={0: 0.001})
+    assert not chosen(tokens=32, unread=1500, measured=quick).interrupts
+    assert chosen(unread=1500, measured=quick).beside_s == pytest.approx(chosen().beside_s + 1.5)
 
 
 def test_the_way_there_and_back_and_what_is_lost_are_part_of_it() -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from relight.jobs.asked import pictures_named, request_of
 from relight.jobs.events import Event, Previewed
 from relight.jobs.fleet import EngineSettings
 from relight.ledger import Job, Ledger, NewJob
-from relight.llm.asks import EmbedAsk, LoadSettings
+from relight.llm.asks import ChatAsk, CompletionAsk, EmbedAsk, LoadSettings
 from relight.llm.client import Answer, Llm
 from relight.node import asks, views
 from relight.node.arrivals import Arrivals
@@ -30,6 +30,7 @@ from relight.node.health import Health
 from relight.node.hub import Hub
 from relight.node.pictures import KIND, PictureLine
 from relight.node.pins import Pins, bring
+from relight.node.prompts import Prompts
 from relight.node.registry import Registry
 from relight.node.shelf import PipelineShelf
 from relight.node.spoken import spoken
@@ -67,6 +68,7 @@ class RelightNode:
         self.ledger, self.registry, self.card, self.idle_s = ledger, registry, card, idle_s
         self.shelf = PipelineShelf(registry.files, engine)
         self.talk = Talk(language, card, engine.environment(), hang_s=engine.hang_s)
+        self.prompts = Prompts()
         self.health_checks = health or Health(engine, None)
         if card is not None:
             card.join(KIND, self.shelf, pinned=self.pins.image is not None)
@@ -284,27 +286,28 @@ class RelightNode:
 
     # ------------------------------------------------------------------------------------------------------- words
 
-    async def chat(self, ask: gateway.ChatAsk) -> AsyncGenerator[gateway.ChatPiece]:
-        wanted = asks.chat(ask)
-        most = ask.sampling.max_tokens
-        async with aclosing(self._talk(ask.model, lambda llm: llm.chat(wanted), most)) as pieces:
-            async for piece in pieces:
-                yield piece
+    def chat(self, ask: gateway.ChatAsk) -> AsyncGenerator[gateway.ChatPiece]:
+        return self._talk(ask.model, partial(asks.chat, ask))
 
-    async def complete(self, ask: gateway.CompletionAsk) -> AsyncGenerator[gateway.ChatPiece]:
-        wanted = asks.completion(ask)
-        most = ask.sampling.max_tokens
-        async with aclosing(self._talk(ask.model, lambda llm: llm.complete(wanted), most)) as pieces:
-            async for piece in pieces:
-                yield piece
+    def complete(self, ask: gateway.CompletionAsk) -> AsyncGenerator[gateway.ChatPiece]:
+        return self._talk(ask.model, partial(asks.completion, ask))
 
     async def _talk(
-        self, model: str, begin: Callable[[Llm], Answer], most: int | None
+        self, model: str, asked: Callable[[], ChatAsk | CompletionAsk]
     ) -> AsyncGenerator[gateway.ChatPiece]:
         self._came()
-        path = self.registry.chat_file(model)
+        wanted, path = asked(), self.registry.chat_file(model)
         self.pins.check(model, "chat")
-        async with aclosing(spoken(lambda: self.talk.use(model, path, most), begin)) as pieces:
+
+        def use() -> AbstractContextManager[Llm]:
+            return self.talk.use(model, path, wanted.limits.max_tokens, self.prompts.unread(model, wanted))
+
+        def begin(llm: Llm) -> Answer:
+            answer = llm.chat(wanted) if isinstance(wanted, ChatAsk) else llm.complete(wanted)
+            self.prompts.read(model, wanted)
+            return answer
+
+        async with aclosing(spoken(use, begin)) as pieces:
             async for piece in pieces:
                 yield asks.piece(piece)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 NAME = "language model"
 MEASURED = 16
 """Tokens from which on the seconds that they took tell how long others will take."""
+MEASURED_READ = 256
+"""The same of prompts: a few tokens take as long as a batch."""
 SAVE_S = 10.0
 """What conversations may take to be written when the node stops."""
 
@@ -57,7 +60,7 @@ class Talk:
         self.pictures: Pictures | None = None
         self.machine: Callable[[], Machine] | None = None
         self._machine: Machine | None = None
-        self._seen: dict[str, dict[int, float]] = {}
+        self._measured: defaultdict[str, turns.Measured] = defaultdict(turns.Measured)
         self._model: tuple[str, Path, int] | None = None
         self._users = 0
         self._lock = threading.RLock()
@@ -87,13 +90,13 @@ class Talk:
             log.warning("%s", error)
 
     @contextmanager
-    def use(self, name: str, path: Path, tokens: int | None = None) -> Iterator[Llm]:
-        """Waits while another model is in use. `tokens`: the most that the answer may have. Raises what loading
-        raises."""
+    def use(self, name: str, path: Path, tokens: int | None = None, unread: int = 0) -> Iterator[Llm]:
+        """Waits while another model is in use. `tokens`: the most that the answer may have; `unread`: about how many of
+        the prompt are new to the model. Raises what loading raises."""
         with self._lock:
             while self._model is not None and self._model[0] != name and self._users:
                 self._idle.wait()
-            self._load(name, path, min(tokens or ANSWER_TOKENS, ANSWER_TOKENS))
+            self._load(name, path, min(tokens or ANSWER_TOKENS, ANSWER_TOKENS), unread)
             self._users += 1
         try:
             yield self.llm
@@ -106,14 +109,14 @@ class Talk:
             if self.card is not None:
                 self.card.touch(NAME)
 
-    def _load(self, name: str, path: Path, tokens: int) -> None:
+    def _load(self, name: str, path: Path, tokens: int, unread: int) -> None:
         """Loaded anew where more of it could be on the card now and nobody uses it: chat does not wait for pictures, it
         goes on with fewer layers there, down to none, or interrupts them where that is sooner."""
         held = self._model
         if held is not None and held[0] == name and self._users:
             return
         layers = self._layers(path)
-        if self._interrupts(name, path, layers, tokens):
+        if self._interrupts(name, path, layers, tokens, unread):
             assert self.pictures is not None
             try:
                 with self.pictures.giving_way():
@@ -136,7 +139,7 @@ class Talk:
             raise
         self._model = (name, path, layers)
 
-    def _interrupts(self, name: str, path: Path, layers: int, tokens: int) -> bool:
+    def _interrupts(self, name: str, path: Path, layers: int, tokens: int, unread: int) -> bool:
         """Whether an answer is sooner with the card to itself, the picture's way there and back included."""
         if self.card is None or self.pictures is None or self._machine is None:
             return False
@@ -151,25 +154,29 @@ class Talk:
             beside=beside,
             alone=alone,
             tokens=tokens,
+            unread=unread,
             context=self.context,
             pictures=sum(nbytes for other, nbytes in self.card.held().items() if other != NAME),
             interruption_s=cost,
             loaded=there == beside and held is not None,
-            seen=self._seen.get(name, {}),
+            measured=self._measured[name],
         )
         log.info("%s: an answer in %.1f s beside the picture, %.1f s instead of it", name, *vars(choice).values())
         return choice.interrupts
 
     def _measure(self) -> None:
-        """Seconds of a token with the layers that are on the card, once nobody uses the model."""
+        """Seconds of a token, made and read, with the layers that are on the card, once nobody uses the model."""
         if self.pictures is None or self._users or self._model is None or not self.llm.alive:
             return
         try:
             stats = self.llm.stats()
         except RelightError:
             return  # whoever asks next hears of it
+        measured, layers = self._measured[self._model[0]], self._model[2]
         if stats.decode_tokens >= MEASURED:
-            self._seen.setdefault(self._model[0], {})[self._model[2]] = stats.decode_seconds / stats.decode_tokens
+            measured.made[layers] = stats.decode_seconds / stats.decode_tokens
+        if stats.prompt_tokens >= MEASURED_READ:
+            measured.read[layers] = stats.prompt_seconds / stats.prompt_tokens
 
     def _taken(self, path: Path, layers: int) -> int:
         """So many layers, or the fewer that there is room for by the time it is taken."""

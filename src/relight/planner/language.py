@@ -6,6 +6,7 @@ besides (logits of a batch of 512, scratch) is ggml's own: counted here as llama
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import Any
 from relight.errors import ModelFileError
 from relight.planner.machine import Machine
 from relight.weights.container import open_container
+from relight.weights.formats import STORED
 from relight.weights.shards import weight_files
 
 LAYER = re.compile(r"blk\.(\d+)\.")
@@ -25,6 +27,8 @@ KV_BYTES = 2
 """Of a value of the conversation's memory, in F16."""
 BATCH = 512
 ANSWER_TOKENS = 256
+BROUGHT = 32
+"""Tokens of a prompt from which on llama.cpp computes the CPU's layers on the GPU too, where any layer is."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,13 @@ class LanguageModel:
         """Bytes on the GPU with the last `layers` there; the output goes with the last of all."""
         if layers == 0:
             return 0
-        held = sum(self.layers[len(self.layers) - min(layers, len(self.layers)) :])
         output = self.output if layers > len(self.layers) else 0
-        return held + output + self.kv(context, min(layers, len(self.layers))) + self.compute(context)
+        return (
+            self._blocks_on_gpu(layers)
+            + output
+            + self.kv(context, min(layers, len(self.layers)))
+            + self.compute(context)
+        )
 
     def most_layers(self, room: int, context: int) -> int:
         """As `--n-gpu-layers` counts them: one more than there are takes the output along."""
@@ -69,13 +77,31 @@ class LanguageModel:
 
     def token_seconds(self, layers: int, machine: Machine) -> float:
         """Of one generated token: all weights are read once, each where it is."""
-        there = min(layers, len(self.layers))
-        on_gpu = sum(self.layers[len(self.layers) - there :]) + (self.output if layers > len(self.layers) else 0)
+        on_gpu = self._blocks_on_gpu(layers) + (self.output if layers > len(self.layers) else 0)
         on_cpu = sum(self.layers) + self.output - on_gpu
         seconds = on_cpu / machine.cpu.rates("ggml-cpu").weights
         if machine.gpu is not None and on_gpu:
             seconds += on_gpu / machine.gpu.rates.weights
         return seconds
+
+    def reading_seconds(self, tokens: int, layers: int, machine: Machine) -> float:
+        """Of so many tokens of a prompt, in batches: products, or the weights' way where that is longer. Long prompts
+        are computed on the GPU where any layer is, for which the others' weights come there with each batch. Estimated;
+        attention, some hundredths of it up to 4096 tokens, is not counted."""
+        if not tokens:
+            return 0.0
+        batches, there = math.ceil(tokens / BATCH), self._blocks_on_gpu(layers)
+        here, brought = sum(self.layers) - there, 0.0
+        if machine.gpu is not None and there and tokens >= BROUGHT:
+            brought, there, here = batches * here / machine.gpu.rates.upload, there + here, 0
+        flops = 2 * tokens * 8 / STORED[self.format].bits_per_weight  # of a byte of weights
+        products = here * flops / machine.cpu.rates("ggml-cpu").matrix_rate(self.format)
+        if machine.gpu is not None:
+            products += there * flops / machine.gpu.rates.matrix_rate(self.format)
+        return max(brought + products, batches * self.token_seconds(layers, machine))
+
+    def _blocks_on_gpu(self, layers: int) -> int:
+        return sum(self.layers[len(self.layers) - min(layers, len(self.layers)) :])
 
 
 def read_language_model(path: Path) -> LanguageModel:

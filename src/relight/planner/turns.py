@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relight.planner.language import LanguageModel
 from relight.planner.machine import Machine
 
 WORTH = 0.8
 """The exchange has to be so much shorter: predictions are wrong by that."""
+
+
+@dataclass
+class Measured:
+    """Seconds of a token by layers on the card, where they were measured: of one that was `made`, of one of a prompt
+    that was `read`."""
+
+    made: dict[int, float] = field(default_factory=dict)
+    read: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -31,17 +39,22 @@ def choose(
     beside: int,
     alone: int,
     tokens: int,
+    unread: int,
     context: int,
     pictures: int,
     interruption_s: float,
     loaded: bool,
-    seen: Mapping[int, float],
+    measured: Measured,
 ) -> Choice:
-    """`beside` and `alone` are layers on the card, `pictures` bytes that leave it and come back. `loaded`: the model is
-    there with its layers `beside`. `seen` are seconds of a token by layers, where they were measured."""
+    """`beside` and `alone` are layers on the card, `tokens` those of the answer, `unread` those of the prompt that have
+    to be read first, `pictures` bytes that leave the card and come back. `loaded`: the model is there with its layers
+    `beside`."""
 
     def answer(layers: int) -> float:
-        return tokens * seen.get(layers, model.token_seconds(layers, machine))
+        made = tokens * measured.made.get(layers, model.token_seconds(layers, machine))
+        if layers in measured.read:
+            return unread * measured.read[layers] + made
+        return model.reading_seconds(unread, layers, machine) + made
 
     upload = machine.gpu.rates.upload if machine.gpu is not None else float("inf")
     there = model.on_gpu(alone, context) / upload
