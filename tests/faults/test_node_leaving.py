@@ -118,6 +118,10 @@ def test_whoever_leaves_or_cancels_leaves_nothing_at_work(tmp_path: Path, count:
         leaving = Leaving(served, time.monotonic() - since)
         asyncio.run(leaving.run(2 * AT_ONCE))
         asyncio.run(crowded(served))
+        talk = {"model": WORDS, "messages": [{"role": "user", "content": "go on"}], "max_tokens": 1}
+        assert (
+            served.ask("POST", "/v1/chat/completions", talk).status_code == 200
+        )  # the first one starts a thread for all
         process, workers = psutil.Process(served.pid), {each.pid for each in served.workers()}
         before = Held.by(process)
         leaving.stopped_s.clear()
