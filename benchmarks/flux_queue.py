@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,27 +62,29 @@ NO_WARMER_S = 40.0
 """A picture that takes longer is hardly slowed by having been the first of its size."""
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """What `node` and the requests need."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--folder", type=Path, default=Path("benchmark-files"), help="made there, or found there")
     p.add_argument("--preset", choices=PRESETS, default="full")
     p.add_argument("--format", default="Q4_K", help="of the backbone (default Q4_K)")
     p.add_argument("--size", default="1024x1024", metavar="WxH")
     p.add_argument("--steps", type=int, default=4)
-    p.add_argument("--pictures", type=int, default=8, help="in the queue, each of another prompt (at most 8)")
-    p.add_argument("--repeats", type=int, default=3, help="of prompts that were made before")
     p.add_argument("--threads", type=int, default=machine.describe()["cores"])
     p.add_argument("--pretend", choices=PROFILES, help="hold the GPU to that card's features, for both programs")
     p.add_argument("--max-vram", type=float, metavar="GIB", help="relight's limit")
     p.add_argument("--relight-backend", metavar="SPEC", help="as relight generate --backend (default: by what fits)")
     p.add_argument("--attention", choices=["auto", "flash", "chunked"], default="auto")
-    p.add_argument("--sdcpp", nargs="*", choices=SDCPP, default=["best", "recipe"])
-    p.set_defaults(relight=True, options={}, sdcpp_max_vram=None)
     return p
 
 
 def main() -> None:
-    a = parser().parse_args()
+    p = parser(__doc__)
+    p.add_argument("--pictures", type=int, default=8, help="in the queue, each of another prompt (at most 8)")
+    p.add_argument("--repeats", type=int, default=3, help="of prompts that were made before")
+    p.add_argument("--sdcpp", nargs="*", choices=SDCPP, default=["best", "recipe"])
+    p.set_defaults(relight=True, options={}, sdcpp_max_vram=None)
+    a = p.parse_args()
     tell(kind="run", argv=sys.argv[1:], machine=machine.describe())
     if a.pretend:
         os.environ[VARIABLE] = a.pretend
@@ -107,6 +109,18 @@ class Heard:
 
     steps: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
+    @classmethod
+    def of(cls, made: RelightNode) -> Heard:
+        """From here on, beside whoever else is told."""
+        heard, told = cls(), made.line.tell
+
+        def tell_both(job_id: str, event: Event) -> None:
+            heard(job_id, event)
+            told(job_id, event)
+
+        made.line.tell = tell_both
+        return heard
+
     def __call__(self, job_id: str, event: Event) -> None:
         if isinstance(event, Advanced) and event.stage == "denoise":
             now = time.monotonic()
@@ -114,8 +128,11 @@ class Heard:
 
 
 @contextmanager
-def node(a: argparse.Namespace, files: FluxFiles, folder: Path) -> Iterator[RelightNode]:
-    """As `relight serve` opens it, with one model and without what earlier runs kept."""
+def node(
+    a: argparse.Namespace, files: FluxFiles, folder: Path, chat: Mapping[str, Path] | None = None
+) -> Iterator[RelightNode]:
+    """As `relight serve` opens it, with FLUX.1 and the language models of `chat`, and without what earlier runs
+    kept."""
     engine = EngineSettings(
         backend=a.relight_backend,
         threads=a.threads,
@@ -134,7 +151,9 @@ def node(a: argparse.Namespace, files: FluxFiles, folder: Path) -> Iterator[Reli
     card = Card(room, health.free) if health.device is not None else None
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(folder / "jobs"))
-        made = RelightNode(ledger, Registry({MODEL: model}), engine, LoadSettings(), card=card, health=health)
+        language = LoadSettings(n_gpu_layers=-1 if card else 0, context=2048, slots=2, threads=a.threads)
+        registry = Registry({MODEL: model}, chat or {})
+        made = RelightNode(ledger, registry, engine, language, card=card, health=health)
         stack.callback(made.stop, 1.0)
         made.start()
         yield made
@@ -144,14 +163,7 @@ def queued(a: argparse.Namespace, files: FluxFiles) -> Values:
     """What the node makes of a queue."""
     prompts = (*PROMPTS, *MORE_PROMPTS)[: a.pictures]
     with tempfile.TemporaryDirectory(dir=a.folder) as folder, node(a, files, Path(folder)) as made:
-        heard = Heard()
-        told = made.line.tell
-
-        def tell_both(job_id: str, event: Event) -> None:
-            heard(job_id, event)
-            told(job_id, event)
-
-        made.line.tell = tell_both
+        heard = Heard.of(made)
         begun = time.monotonic()
         first = ended(made, [submitted(made, a, "a plain picture to be warm", 0)[0]])[0]
         tell(kind="first", seconds=round(time.monotonic() - begun, 2), report=first.report)

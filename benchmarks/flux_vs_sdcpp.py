@@ -85,12 +85,18 @@ def sizes(a: argparse.Namespace) -> FluxSizes:
 
 def wanted_sides(a: argparse.Namespace, files: FluxFiles) -> Iterable[tuple[str, str, Values]]:
     """Name, script and settings of each side."""
-    tokenizer = a.folder / "tokenizer.json"
-    tokenizer.write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
+    tokenizer = write_tokenizer(a.folder)
     common: Values = {"files": {name: str(path) for name, path in asdict(files).items()}, "threads": a.threads}
     yield "relight", "relight_side.py", common | ours(a) | {"tokenizer": str(tokenizer)}
     for name in a.sdcpp:
         yield f"sdcpp-{name}", "sdcpp_side.py", common | SDCPP[name] | {"max_vram": a.sdcpp_max_vram}
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """T5's own, as the tests have it."""
+    path = folder / "tokenizer.json"
+    path.write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
+    return path
 
 
 def requests(a: argparse.Namespace, size: str) -> Iterable[Values]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import os
 import sys
 import time
@@ -27,6 +26,7 @@ import machine
 from comparison import PROMPTS
 from flux_files import flux_files
 from flux_shapes import PRESETS as FLUX
+from flux_vs_sdcpp import write_tokenizer
 from plan_cases import LARGE, SMALL, Case
 from processor_time import ProcessorBench, used
 from relight import demo
@@ -44,7 +44,6 @@ from relight.tuning.warm import Warmup
 from sd_files import sd_checkpoint
 from sd_shapes import PRESETS as SD
 
-TOKENIZER = Path(__file__).parent.parent / "tests/models/t5_tokenizer.json.xz"
 WITHIN_BYTES, WITHIN_SECONDS = 0.02, 0.15
 LONGEST_CASE_S = 20.0
 """After which a combination has no further round."""
@@ -106,7 +105,7 @@ def model_file(a: argparse.Namespace, model: str) -> Path:
         return sd_checkpoint(a.folder / f"{model}.safetensors", SD[model if a.full else f"{model}-narrow"])
     made = Path(a.folder / "flux")
     flux_files(made, replace(FLUX["full"], t5_layers=a.t5_layers))
-    (made / "tokenizer.json").write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
+    write_tokenizer(made)
     return made
 
 
