@@ -35,13 +35,13 @@ class Asked:
 
 @dataclass
 class Told:
-    """Seconds to the heads of answers, by kind of request; statuses; what was wrong; tokens and jobs."""
+    """Seconds to the heads of answers, by kind of request; statuses; what was wrong; pieces of answers, and jobs."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     statuses: dict[str, Counter[int]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     errors: int = 0
-    tokens: int = 0
+    pieces: int = 0
     jobs: list[str] = field(default_factory=list)
 
 
@@ -98,7 +98,7 @@ class Crowd(Clock):
         events = [event async for event in connection.events(answer)]
         if not await self.noted("chat", answer):
             return
-        self.told.tokens += max(0, len(events) - 1)
+        self.told.pieces += max(0, len(events) - 1)
         if not events or events[-1] != "[DONE]":
             self.is_wrong(f"chat: ends with {events[-1:]}")
 
