@@ -98,8 +98,8 @@ class Admission:
             after_last_s = self._last_due - now + SPREAD * load.mean_s * self._kept / self._made
             wait_s = max(wait_s, min(after_last_s, AT_MOST * wait_s))
             retry_after_s = min(LONGEST_S, max(1, math.ceil(wait_s)))
-            if wait_s <= LONGEST_S and len(self._promises) < MOST_PROMISES:
-                self._last_due = now + wait_s
+            if len(self._promises) < MOST_PROMISES:
+                self._last_due = now + min(wait_s, LONGEST_S)
                 insort(self._promises, Promise(now + retry_after_s, asked), key=_due)
             raise QueueFull("; ".join(reasons), retry_after_s)
         self._coming.append(asked)
