@@ -1,4 +1,4 @@
-"""What is to be computed: a recorded graph of about two dozen operations, independent of device and precision."""
+"""What is to be computed: a recorded graph of 25 operations, independent of device and precision."""
 
 from relight.graph.tensor import Graph, Tensor, input_tensor
 from relight.graph.weights import AdapterIndex, WeightIndex, Weights
