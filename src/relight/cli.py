@@ -94,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--debug", action="store_true", help="log everything to stderr, and show tracebacks")
     top = Parser(
-        prog="relight", description="Pictures from FLUX.1, Stable Diffusion and SDXL on old 8 GB Vulkan cards."
+        prog="relight",
+        description="Pictures from FLUX.1, Stable Diffusion and SDXL, and language models, on old 8 GB Vulkan cards.",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
     add_generate(commands.add_parser("generate", parents=[common], help="make pictures from a prompt"))
@@ -137,7 +138,7 @@ def add_engine_options(g: Any) -> None:
         "--backend",
         metavar="SPEC",
         help="where components compute, e.g. diffusion=vulkan0,clip_l=vulkan0,t5xxl=cpu,vae=cpu "
-        "(te: both text encoders); cpu picks the better of ggml-cpu and openvino; default: by what fits",
+        "(te: all text encoders); cpu picks the better of ggml-cpu and openvino; default: by what fits",
     )
     g.add_argument("--max-vram", type=float, metavar="GIB", help="most that may be allocated on the GPU")
     g.add_argument(
