@@ -85,7 +85,7 @@ class Engine:
         except Exception as error:
             raise OutOfDeviceMemory(
                 f"{self.header.name}: no memory for {s.slots} conversations of {tokens} tokens ({error}); "
-                "fewer --slots, a smaller --ctx, --cache q8_0 or fewer --n-gpu-layers"
+                "a smaller context (--ctx), fewer of them (language_model.slots), --cache q8_0 or fewer --n-gpu-layers"
             ) from error
         context.install_cancel_callback()
         return context
