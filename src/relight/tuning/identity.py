@@ -70,12 +70,6 @@ def driver(description: str) -> str:
     return " ".join(str(chosen.get(key, "")) for key in ("driver_name", "driver_info")).strip()
 
 
-def driver_number(description: str) -> int | None:
-    """VkDriverId of the driver behind a device."""
-    same = [each for each in probed() if each.get("name") and each["name"] in description]
-    return int(same[0]["driver_id"]) if same else None
-
-
 @functools.cache
 def probed() -> list[dict[str, Any]]:
     """What every Vulkan driver says of its devices, asked in a process of its own; nothing where that fails."""
