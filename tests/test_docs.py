@@ -1,4 +1,4 @@
-"""What the pages say is so: import directions, the README's commands and files, the lock, no machine's own paths."""
+"""What the pages say is so: import directions, commands, links and files, the lock, no machine's own paths."""
 
 from __future__ import annotations
 
@@ -13,25 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from relight import errors
+
 REPOSITORY = Path(__file__).parent.parent
 SOURCE = REPOSITORY / "src/relight"
 README = (REPOSITORY / "README.md").read_text()
+PAGES = ("README.md", *(f"docs/{page.name}" for page in sorted((REPOSITORY / "docs").glob("*.md"))))
 
-EVERYTHING = {
-    "graph",
-    "models",
-    "weights",
-    "executors",
-    "sampling",
-    "planner",
-    "tuning",
-    "workers",
-    "jobs",
-    "store",
-    "ledger",
-    "gateway",
-    "cli",
-}
 # Beside itself and errors, which everyone may import.
 MAY_IMPORT = {
     "errors": set(),
@@ -115,12 +103,24 @@ MAY_IMPORT = {
         "store",
         "configuration",
         "images",
-        "models.tiling",
         "demo",
     },
     "progress": {"jobs.events", "jobs.output"},
     "demo": set(),
-    "cli": EVERYTHING | {"llm", "node", "configuration", "doctor", "demo", "progress", "prompts"},
+    "cli": {
+        "weights",
+        "planner",
+        "tuning",
+        "workers",
+        "jobs",
+        "store",
+        "llm",
+        "node",
+        "configuration",
+        "doctor",
+        "demo",
+        "progress",
+    },
     "__main__": {"cli"},
 }
 
@@ -172,19 +172,20 @@ def test_every_package_is_in_the_readmes_tree() -> None:
     assert packages - tree == set()
 
 
-def readme_commands() -> list[str]:
-    """Lines of the README's shell blocks that start relight, continuation lines joined."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+def commands(page: str) -> list[str]:
+    """Lines of a page's shell blocks that start relight, continuation lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
     lines = re.sub(r" *\\\n *", " ", "\n".join(blocks)).splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.startswith("./relight")]
+    starts = [re.sub(r"^(\w+=\S+ +)+", "", line.split(" #")[0].strip()) for line in lines]
+    return [start for start in starts if start.startswith("./relight")]
 
 
 def test_the_readme_names_the_two_commands() -> None:
-    assert {"./relight demo", "./relight test"} <= set(readme_commands())
+    assert {"./relight demo", "./relight test"} <= set(commands("README.md"))
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_the_readmes_commands_parse(command: str) -> None:
+@pytest.mark.parametrize(("page", "command"), [(page, command) for page in PAGES for command in commands(page)])
+def test_the_commands_of_the_pages_parse(page: str, command: str) -> None:
     first, *rest = shlex.split(command)[1:]
     if first in ("setup", "test", "check"):  # the launcher's own
         assert f"    {first})\n" in (REPOSITORY / "relight").read_text()
@@ -194,9 +195,33 @@ def test_the_readmes_commands_parse(command: str) -> None:
         parser().parse_args([first, *rest])
 
 
-def test_the_readmes_links_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+def headings(page: Path) -> set[str]:
+    """Of a page, as links name them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_links_of_the_pages_lead_somewhere(page: str) -> None:
+    here = REPOSITORY / page
+    for link, heading in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", here.read_text()):
+        if "://" in link:
+            continue
+        to = here.parent / link if link else here
+        assert to.exists(), link
+        assert not heading or heading in headings(to), f"{link}#{heading}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_that_pages_name_are_there(page: str) -> None:
+    named = re.findall(r"`([\w/.]+/[\w.]+\.py)`", (REPOSITORY / page).read_text())
+    assert [name for name in named if not any((root / name).exists() for root in (REPOSITORY, SOURCE))] == []
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
+    there = [n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.RelightError)]
+    assert sorted(["RelightError", *drawn]) == sorted(there)
 
 
 def test_the_lock_is_of_this_project_and_names_only_pypi() -> None:

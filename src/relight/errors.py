@@ -25,6 +25,7 @@ RelightError
 │   ├── KeyConflict          an idempotency key used again for another request
 │   └── QueueFull            says when to come again
 ├── ModelStopped             its workers died again and again; says when it is tried again
+├── RuinedPicture            what came out is no picture: what was seen, what may help
 └── JobCancelled             not a failure: somebody wanted no more of it
 """
 
