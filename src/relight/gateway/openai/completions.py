@@ -59,8 +59,11 @@ def listed(given: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]])
 
 
 async def whole(model: str, pieces: Sequence[AsyncGenerator[ChatPiece, None]], echoes: Sequence[str]) -> dict[str, Any]:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(collected(each)) for each in pieces]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(collected(each)) for each in pieces]
+    except ExceptionGroup as failed:  # with a status of its own, which a group has not
+        raise failed.exceptions[0] from None
     answers = [task.result() for task in tasks]
     choices = [
         {
