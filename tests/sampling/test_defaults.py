@@ -16,6 +16,7 @@ FAMILIES = ("flux", "sd1", "sd2", "sdxl")
     [
         ("flux", "flux1-schnell-Q4_K_S", False, ("euler", "simple", 4, 1.0, 1024)),
         ("flux", "flux1-dev-Q4_K_S", True, ("euler", "simple", 20, 1.0, 1024)),
+        ("flux", "flux1-emoji-Q8_0", False, ("euler", "simple", 4, 1.0, 128)),
         ("sd1", "v1-5-pruned-emaonly", False, ("dpmpp_2m", None, 20, 7.0, 512)),
         ("sd2", "v2-1_768-ema-pruned", False, ("dpmpp_2m", None, 20, 7.0, 768)),
         ("sdxl", "sd_xl_base_1.0", False, ("dpmpp_2m", None, 20, 7.0, 1024)),

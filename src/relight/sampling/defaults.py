@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 TURBO = re.compile(r"sd[-_ ]?(xl)?[-_ ]?turbo")  # Stability's own, made for one step
+EMOJI = re.compile(r"^flux1-emoji")  # the small one that ships with relight
 FEW_STEPS = re.compile(r"turbo|lightning|lcm")  # distilled from other models; the weights look like any of the family
 
 
@@ -29,7 +30,8 @@ UNETS = {
 def defaults(family: str, name: str, *, distilled: bool = False) -> Defaults:
     """For a model of this family whose file has this name. `distilled`: FLUX.1 with guidance distilled into it, dev."""
     if family == "flux":
-        return replace(FLUX, steps=20) if distilled else FLUX
+        usual = replace(FLUX, side=128) if EMOJI.search(name) else FLUX
+        return replace(usual, steps=20) if distilled else usual
     usual, told = UNETS[family], name.lower()
     if TURBO.search(told):
         return Defaults("euler_ancestral", "sgm_uniform", 1, 1.0, 512)
