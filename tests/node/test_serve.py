@@ -14,10 +14,11 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 from PIL import Image
 
 from llm.tiny_model import write_model
+from relight.demo import SIZE
 from served import PICTURES, WORDS, Served
 
 pytestmark = [
@@ -68,6 +69,11 @@ def test_a_picture_in_the_answer_is_the_one_at_the_url(client: OpenAI, served: S
     assert kept.headers["content-type"] == "image/png" and kept.content == sent
 
 
+def test_a_picture_of_no_size_has_the_one_the_model_is_for(client: OpenAI) -> None:
+    answer = client.images.generate(model=PICTURES, prompt="a red apple", extra_body={"steps": 1})
+    assert picture(answer.data[0].b64_json).size == (SIZE, SIZE)  # type: ignore[index]
+
+
 def test_a_masked_edit_keeps_what_is_not_painted(client: OpenAI) -> None:
     mask = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
     mask.paste((0, 0, 0, 0), (32, 0, 64, 64))
@@ -110,6 +116,17 @@ def test_an_answer_obeys_its_json_schema(client: OpenAI) -> None:
         response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": CITY}},
     )
     assert json.loads(answer.choices[0].message.content or "")["city"] in ("Oslo", "Rome")
+
+
+def test_a_completion_that_cannot_be_made_says_why(client: OpenAI) -> None:
+    for asked, why in (({"prompt": "a", "suffix": "b"}, "fill"), ({"prompt": ["a", "hello " * 4000]}, "context")):
+        with pytest.raises(BadRequestError, match=why):
+            client.completions.create(model=WORDS, max_tokens=2, **asked)
+
+
+def test_a_model_that_talks_embeds_where_none_is_named(served: Served) -> None:
+    answer = served.ask("POST", "/v1/embeddings", {"input": "hello"})
+    assert answer.status_code == 200 and answer.json()["model"] == WORDS
 
 
 def test_embeddings_are_of_each_text_and_of_length_one(client: OpenAI) -> None:

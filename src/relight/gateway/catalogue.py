@@ -23,12 +23,16 @@ def model_for(node: Node, name: str | None, kind: ModelKind) -> ModelCard:
 
     Raises Problem 404 for an unknown model, 400 for one of another kind."""
     if not name:
-        cards = [each for each in node.models() if each.kind == kind]
+        cards = [each for each in node.models() if suits(each, kind)]
         if not cards:
             raise Problem(404, f"there is no {kind} model here", code="model_not_found", param="model")
         return next((each for each in cards if each.loaded), cards[0])
     found = card(node, name)
-    can_embed = kind == "embedding" and "embeddings" in found.capabilities
-    if found.kind != kind and not can_embed:
+    if not suits(found, kind):
         raise invalid("model", f"{found.id} is a model for {found.kind}, and this route needs one for {kind}")
     return found
+
+
+def suits(model: ModelCard, kind: ModelKind) -> bool:
+    """Models that talk may also embed."""
+    return model.kind == kind or (kind == "embedding" and "embeddings" in model.capabilities)
