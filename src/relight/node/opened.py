@@ -16,6 +16,7 @@ from relight.node.health import Health
 from relight.node.node import RelightNode
 from relight.node.pins import fitting, pinned
 from relight.node.registry import Registry
+from relight.planner import backends
 from relight.store.catalogue import find_model
 from relight.store.places import Places
 
@@ -69,11 +70,11 @@ def open_node(loaded: Loaded) -> tuple[RelightNode, Ledger]:
 
 
 def gpu_of(health: Health, engine: EngineSettings) -> tuple[str | None, int]:
-    """The card to share and the bytes of it to give out: what is free less a margin, within the user's bound and the
-    pretended card's."""
-    wanted = {part.rpartition("=")[2].strip() for part in (engine.backend or "auto").split(",")}
-    named = next((name for name in wanted if name.startswith("vulkan")), None)
-    if named is None and "auto" not in wanted and engine.backend:
+    """The card to share and the bytes of it to give out: what is free less a margin, within the user's bounds and the
+    pretended card's. None where every component is sent to the CPU."""
+    wanted = set(backends.parse(engine.backend).values())
+    named = next((name for name in sorted(wanted) if name.startswith("vulkan")), engine.gpu)
+    if wanted <= {"cpu", *backends.CPU_EXECUTORS}:
         return None, 0
     fitting = [d for d in health.devices() if (d["name"] == named if named else d["type"] == "gpu")]
     if not fitting:
@@ -81,6 +82,9 @@ def gpu_of(health: Health, engine: EngineSettings) -> tuple[str | None, int]:
     bounds = [max(0, int(fitting[0]["memory_free"]) - HEADROOM_BYTES)]
     bounds += [engine.max_vram_bytes] if engine.max_vram_bytes is not None else []
     bounds += [engine.profile.limit_bytes] if engine.profile is not None else []
+    if engine.max_vram_share is not None:
+        total = engine.profile.memory_bytes if engine.profile else int(fitting[0]["memory_total"])
+        bounds.append(int(engine.max_vram_share * total))
     return str(fitting[0]["name"]), min(bounds)
 
 
