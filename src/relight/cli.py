@@ -19,6 +19,9 @@ GIB = 1 << 30
 WITHOUT_SETTINGS = ("config", "demo", "doctor", "inspect")
 """Commands that do not need the settings to be right, or read them in their own way."""
 
+ASKING = ("plan", "warm")
+"""Commands about what `generate` would do with the same settings."""
+
 
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments."""
@@ -55,12 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def configure(arguments: argparse.Namespace) -> None:
     """Load the settings into `arguments.loaded`; what workers and the store read of the environment goes there."""
-    from relight.configuration import engine, flags
+    from relight.configuration import asked, engine, flags
     from relight.configuration.load import load
 
-    given = flags.given(arguments) if arguments.command == "generate" else {}
+    given = flags.given(arguments) if arguments.command in ("generate", *ASKING) else {}
     arguments.loaded = load(getattr(arguments, "config", None), flags=given)
     engine.into(os.environ, arguments.loaded.settings)
+    if arguments.command in ASKING:
+        asked.fill(arguments, arguments.loaded)
 
 
 def end(status: int, message: str, arguments: argparse.Namespace) -> NoReturn:

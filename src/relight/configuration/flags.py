@@ -47,7 +47,8 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--threads {threads}: 1 to 1024")
     if (max_vram := arguments.max_vram) is not None and not 0 < max_vram <= 1024:
         raise ConfigError(f"--max-vram {max_vram}: GiB, more than 0")
-    values = {place: getattr(arguments, option) for option, place in by_option().items() if place.startswith("engine.")}
+    options = {option: place for option, place in by_option().items() if place.startswith("engine.")}
+    values = {place: getattr(arguments, option, None) for option, place in options.items()}
     found = {place: value for place, value in values.items() if value is not None}
     return found | {place: False for place, value in found.items() if value is True}  # --no-checks and its like
 

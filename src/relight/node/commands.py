@@ -58,6 +58,7 @@ def serve(a: argparse.Namespace) -> None:
     """Run until told to stop."""
     import asyncio
 
+    from relight.configuration.load import VARIABLE as CONFIG_VARIABLE
     from relight.configuration.load import load
     from relight.gateway import serve as server
     from relight.gateway.app import make_app
@@ -81,6 +82,8 @@ def serve(a: argparse.Namespace) -> None:
         if value is not None
     }
     loaded = load(getattr(a, "config", None), flags=flags)
+    if loaded.file is not None:
+        os.environ[CONFIG_VARIABLE] = str(loaded.file.absolute())  # of the warm-up's process too
     ours = loaded.settings.server
     keys_file = ours.keys_file or data_folder(loaded) / "keys"
     if a.new_key:

@@ -35,14 +35,20 @@ def planned(
     asked for before. Raises RequestError, DoesNotFit, ModelFileError."""
     files = registry.files(model)
     machine, timings = found or machine_of(engine)
-    planning = Planning(machine, Ask(backend=engine.backend, options=engine.options, objective=objective), timings)
-    return planning.of_files(model, files, request or registry.usual(model))
+    asked = Ask(
+        backend=engine.backend,
+        options=engine.options,
+        objective=objective,
+        budgets=engine.budgets,
+        largest_tile=engine.largest_tile,
+    )
+    return Planning(machine, asked, timings).of_files(model, files, request or registry.usual(model))
 
 
 def machine_of(engine: EngineSettings) -> tuple[Machine, TimingsOf]:
     """Asked by a worker of its own."""
     max_vram = engine.max_vram_bytes / GIB if engine.max_vram_bytes is not None else None
-    return machine_for(None, max_vram, engine.threads, None, engine.gpu)
+    return machine_for(None, max_vram, engine.threads, None, engine.gpu, engine.max_vram_share)
 
 
 def card_bytes(plan: Plan) -> int:

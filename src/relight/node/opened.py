@@ -72,10 +72,9 @@ def open_node(loaded: Loaded) -> tuple[RelightNode, Ledger]:
 def gpu_of(health: Health, engine: EngineSettings) -> tuple[str | None, int]:
     """The card to share and the bytes of it to give out: what is free less a margin, within the user's bounds and the
     pretended card's. None where every component is sent to the CPU."""
-    wanted = set(backends.parse(engine.backend).values())
-    named = next((name for name in sorted(wanted) if name.startswith("vulkan")), engine.gpu)
-    if wanted <= {"cpu", *backends.CPU_EXECUTORS}:
+    if backends.without_card(engine.backend):
         return None, 0
+    named = backends.named_gpu(engine.backend) or engine.gpu
     fitting = [d for d in health.devices() if (d["name"] == named if named else d["type"] == "gpu")]
     if not fitting:
         return None, 0

@@ -36,6 +36,16 @@ def parse(spec: str | None) -> dict[str, str]:
     return chosen
 
 
+def without_card(spec: str | None) -> bool:
+    """Whether every component is sent to the CPU."""
+    return set(parse(spec).values()) <= {"cpu", *CPU_EXECUTORS}
+
+
+def named_gpu(spec: str | None) -> str | None:
+    """The card that components are sent to by its number."""
+    return next((device for device in sorted(parse(spec).values()) if device.startswith("vulkan")), None)
+
+
 def on_gpu(wanted: Mapping[str, str], gpu: str | None) -> dict[str, str]:
     """With the card's name for `gpu`. Raises ConfigError where something should go there and there is none."""
     lost = [name for name, device in wanted.items() if device == GPU]

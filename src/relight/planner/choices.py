@@ -8,6 +8,7 @@ from typing import Literal
 
 from relight.errors import DoesNotFit
 from relight.executors.base import CompileOptions, MemoryUse
+from relight.jobs.budgets import Budget, Within
 from relight.planner.estimate import Estimator
 from relight.planner.placement import ALWAYS_CPU, Placement, place
 from relight.planner.refusals import reason
@@ -45,7 +46,7 @@ class Alternative:
 
 @dataclass(eq=False)
 class Chooser:
-    """One model, one request, one machine. `wanted` and `options` are what the user said."""
+    """One model, one request, one machine. `wanted`, `options` and `budgets` are what the user said."""
 
     work: Workload
     estimator: Estimator
@@ -53,6 +54,7 @@ class Chooser:
     options: CompileOptions = field(default_factory=CompileOptions)
     objective: Objective = "latency"
     tile: int | None = None
+    budgets: tuple[Budget, ...] = ()
 
     def value(self, course: Course) -> float:
         """Seconds to keep small: of one request, or of the busiest lane with requests in a row."""
@@ -110,13 +112,14 @@ class Chooser:
         def largest(name: str, more: Mapping[str, int]) -> int:
             return networks.largest(name, sized(name, more), self._option(name, gpu.name if gpu else "cpu", said))
 
-        return place(
+        within = Within(self.budgets, measure)
+        placed = place(
             wanted,
             gpu=gpu.name if gpu else None,
             budget=gpu.budget if gpu else 0,
             tiles=self.work.tiles,
             tile=tile or self.tile,
-            measure=measure,
+            measure=within,
             batches=self.work.batches,
             max_allocation=gpu.max_allocation if gpu else None,
             largest=largest,
@@ -124,6 +127,8 @@ class Chooser:
                 follow(self.work, placement, self.estimator, self._resolved(placement, said), with_bytes=False)
             ),
         )
+        named = tile or self.tile
+        return within.on_cpu(placed, [named] if named else self.work.tiles, ())
 
     def _ways(self, options: CompileOptions) -> Iterator[CompileOptions]:
         """Of computing, besides these; what the user said stays."""

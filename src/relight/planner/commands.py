@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relight.planner.together import Together
 
 GIB = 1 << 30
+LONGEST_CONTEXT = 1 << 21
 SIZE = re.compile(r"(\d+)x(\d+)")
 PROFILE_KEYS = "name, like, memory, reserved, max_allocation, tflops, bandwidth, pcie"
 
@@ -25,13 +26,15 @@ PROFILE_KEYS = "name, like, memory, reserved, max_allocation, tflops, bandwidth,
 def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
     """Add `plan` to the program's commands."""
     p = commands.add_parser("plan", parents=[common], help="say what would run where, in what memory and time, and why")
-    p.add_argument("models", metavar="MODEL", nargs="*", help="pulled models, folders or checkpoints")
+    p.add_argument(
+        "models", metavar="MODEL", nargs="*", help="pulled models, folders or checkpoints; default: the settings' one"
+    )
     p.add_argument("--size", metavar="WxH", help="pixels of the picture; default: what the model is for")
     p.add_argument("--steps", type=int, metavar="N")
     p.add_argument("--batch", type=int, default=1, metavar="N", help="pictures of one request (default 1)")
     p.add_argument("--cfg-scale", type=float, metavar="X")
     p.add_argument("--llm", type=Path, metavar="FILE", help="a language model in GGUF that shares the card")
-    p.add_argument("--ctx", type=int, default=4096, metavar="TOKENS", help="length of its conversation (default 4096)")
+    p.add_argument("--ctx", type=int, metavar="TOKENS", help="length of its conversation (default 4096)")
     p.add_argument(
         "--device-profile",
         metavar="CARD",
@@ -42,23 +45,30 @@ def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.Arg
     p.add_argument("--backend", metavar="SPEC", help="as for generate")
     p.add_argument("--max-vram", type=float, metavar="GIB")
     p.add_argument("--threads", type=int, metavar="N")
-    p.add_argument("--attention", choices=["auto", "flash", "chunked"], default="auto")
-    p.add_argument("--convolution", choices=["auto", "direct", "im2col"], default="auto")
+    p.add_argument("--attention", choices=["auto", "flash", "chunked"])
+    p.add_argument("--convolution", choices=["auto", "direct", "im2col"])
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.set_defaults(run=plan)
 
 
 def plan(a: argparse.Namespace) -> None:
     """Print the plan of each model, and how they share the card."""
-    from relight.executors.base import CompileOptions
     from relight.planner import explain
     from relight.planner.plan import Ask, as_dict
     from relight.planner.profiles import VARIABLE, pretended
 
-    if not a.models and a.llm is None:
-        raise ConfigError("name a model, or a language model with --llm")
-    options = CompileOptions(attention=a.attention, convolution=a.convolution)
-    ask = Ask(backend=a.backend, options=options, objective=a.objective)
+    if not 0 < a.ctx <= LONGEST_CONTEXT:
+        raise ConfigError(f"--ctx {a.ctx}: 1 to {LONGEST_CONTEXT} tokens")
+    if not a.models and a.llm is None and a.own is None:
+        raise ConfigError("name a model, or a language model with --llm; the settings name none")
+    engine = a.engine
+    ask = Ask(
+        backend=engine.backend,
+        options=engine.options,
+        objective=a.objective,
+        budgets=engine.budgets,
+        largest_tile=engine.largest_tile,
+    )
     plans, together = planned(a, ask)
     if a.json:
         shared = together.as_dict() if together else None
@@ -68,6 +78,8 @@ def plan(a: argparse.Namespace) -> None:
         print(
             f"{VARIABLE} holds a card that is here to another's limits, and none is: --device-profile plans for one\n"
         )
+    if a.loaded.file is not None:
+        print(f"with the settings of {a.loaded.file}")
     for each in plans:
         print("\n".join(explain.lines(each)))
         print()
@@ -76,23 +88,32 @@ def plan(a: argparse.Namespace) -> None:
 
 
 def planned(a: argparse.Namespace, ask: Ask) -> tuple[list[Plan], Together | None]:
-    """Every model alone, then all of them on one card."""
+    """Every model alone, then all of them on one card. `a.engine` is what settings and options say together, `a.own`
+    the settings' own model, where none was named."""
     from relight.jobs.request import GenerateRequest
+    from relight.planner import backends
     from relight.planner.language import read_language_model
     from relight.planner.outlook import machine_for
     from relight.planner.plan import Planning
     from relight.planner.together import share
 
-    gpu = re.search(r"vulkan\d+", a.backend or "")
+    engine = a.engine
     machine, timings = machine_for(
-        a.device_profile, a.max_vram, a.threads, a.models[0] if a.models else None, gpu[0] if gpu else None
+        a.device_profile,
+        engine.max_vram_bytes / GIB if engine.max_vram_bytes is not None else None,
+        engine.threads,
+        a.models[0] if a.models else None,
+        backends.named_gpu(engine.backend) or engine.gpu,
+        engine.max_vram_share,
     )
     width, height = size(a.size)
     request = GenerateRequest(
-        prompt="", width=width, height=height, steps=a.steps, cfg_scale=a.cfg_scale, batch=a.batch, seed=0
+        prompt="", width=width, height=height, steps=a.steps, cfg_scale=a.cfg_scale, batch=a.batch, tile=a.tile, seed=0
     )
     planning = Planning(machine, ask, timings)
     plans = [planning.plan(model, request) for model in a.models]
+    if a.own is not None:
+        plans.append(planning.of_files(a.own.name, a.own, request))
     model = read_language_model(a.llm) if a.llm is not None else None
     return plans, share(machine, [held(each, machine) for each in plans], model, a.ctx)
 

@@ -31,9 +31,11 @@ def machine_for(
     threads: int | None,
     model: str | None,
     device: str | None = None,
+    share: float | None = None,
 ) -> tuple[Machine, TimingsOf]:
     """With a profile that card, and of measurements those of this CPU; else what is here, and all that was measured.
-    `device` names a GPU, such as a software one that is never chosen by itself.
+    `device` names a GPU, such as a software one that is never chosen by itself; `share` is what part of the card's
+    memory may be filled.
 
     Raises ConfigError for a profile that is none.
     """
@@ -42,8 +44,18 @@ def machine_for(
         cpu = replace(cpu, disk=machines.disk_rate(Path(model)))
     bound = int(max_vram_gib * GIB) if max_vram_gib is not None else None
     if profile is not None:
-        return Machine(cpu, machines.of_profile(named(profile), bound)), measured(threads, None)
-    return Machine(cpu, present_gpu(bound, device)), measured(threads, pretended(os.environ), with_gpu=True)
+        card = machines.of_profile(named(profile), bound)
+        return Machine(cpu, filled(card, share, card.total)), measured(threads, None)
+    held = pretended(os.environ)
+    gpu = present_gpu(bound, device)
+    if gpu is not None:
+        gpu = filled(gpu, share, held.memory_bytes if held else gpu.total)
+    return Machine(cpu, gpu), measured(threads, held, with_gpu=True)
+
+
+def filled(gpu: Gpu, share: float | None, total: int) -> Gpu:
+    """With no more for relight than that part of the card's memory."""
+    return gpu if share is None else replace(gpu, budget=min(gpu.budget, int(share * total)))
 
 
 def measured(threads: int | None, profile: Profile | None, *, with_gpu: bool = False) -> TimingsOf:

@@ -11,6 +11,7 @@ from relight.errors import DoesNotFit, ModelFileError
 from relight.executors.base import CompileOptions
 from relight.executors.choices import UNKNOWN_CORES
 from relight.jobs import models
+from relight.jobs.budgets import Budget
 from relight.jobs.checks import Checked
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.planner import backends
@@ -31,11 +32,14 @@ VARIANTS = ("diffusion", "unet", "t5xxl")
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What a plan is asked about a model, besides the picture."""
+    """What a plan is asked about a model, besides the picture. `budgets` bound single components, `largest_tile` the
+    autoencoder's tiles in latent pixels."""
 
     backend: str | None = None
     options: CompileOptions = CompileOptions()
     objective: Objective = "latency"
+    budgets: tuple[Budget, ...] = ()
+    largest_tile: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,10 +157,11 @@ class Planning:
         return best if self.machine.gpu is None or on_gpu(best) else replace(best, pulls=smaller_sets(best))
 
     def of_files(self, model: str, files: ModelFiles, request: GenerateRequest) -> Plan:
+        """Of these very files."""
         checked = Checked(files)
         gpu = self.machine.gpu
         with Networks(files, gpu.cores if gpu else UNKNOWN_CORES) as networks:
-            work = workload(checked, request)
+            work = workload(checked, request).with_tiles_up_to(self.ask.largest_tile)
             said = backends.on_gpu(backends.parse(self.ask.backend), gpu.name if gpu else None)
             wanted = {name: device for name, device in said.items() if name in work.names}
             chooser = Chooser(
@@ -166,6 +171,7 @@ class Planning:
                 self.ask.options,
                 self.ask.objective,
                 request.tile,
+                self.ask.budgets,
             )
             best = chooser.choose()
             last = work.settled.passes[-1]

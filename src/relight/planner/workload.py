@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relight.jobs.checks import Checked
 from relight.jobs.families import Family
@@ -47,6 +47,12 @@ class Workload:
 
     def sizes_in(self, name: str, placement: Placement) -> dict[str, int]:
         return {**self.sizes[name], "tile": placement.tile, "batch": placement.batch}
+
+    def with_tiles_up_to(self, largest: int | None) -> Workload:
+        """In latent pixels; a tile that the request names stays."""
+        if largest is None or self.settled.request.tile:
+            return self
+        return replace(self, tiles=tuple(tile for tile in self.tiles if tile <= largest) or self.tiles[-1:])
 
     def runs(self, name: str, placement: Placement) -> int:
         """Of a component's graph, for all pictures of the request."""

@@ -9,13 +9,15 @@ from typing import Any
 
 from relight.errors import ConfigError, RelightError
 
+GIB = 1 << 30
+
 
 def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
     """Add `warm` to the program's commands."""
     p = commands.add_parser(
         "warm", parents=[common], help="build the driver's pipelines and find the quickest way to compute a model here"
     )
-    p.add_argument("models", metavar="MODEL", nargs="*", help="default: every model that was pulled, or the demo's")
+    p.add_argument("models", metavar="MODEL", nargs="*", help="default: the settings' one, else all that were pulled")
     p.add_argument("--size", metavar="WxH", action="append", help="pixels (repeatable); default: what a model is for")
     p.add_argument("--batch", type=int, default=1, metavar="N")
     p.add_argument("--cfg-scale", type=float, metavar="X")
@@ -33,31 +35,41 @@ def warm(a: argparse.Namespace) -> None:
     """Warm up each model in turn; one that fails does not keep the others from it."""
     import os
 
-    from relight.jobs import models
     from relight.jobs.request import GenerateRequest
+    from relight.planner import backends
     from relight.planner.commands import size
     from relight.planner.outlook import machine_for
     from relight.planner.profiles import pretended
     from relight.tuning import pipelines, tables
     from relight.tuning.warm import Warmup
 
-    machine, _ = machine_for(None, a.max_vram, a.threads, None, a.device)
+    engine = a.engine
+    bound = engine.max_vram_bytes / GIB if engine.max_vram_bytes is not None else None
+    device = a.device or backends.named_gpu(engine.backend) or engine.gpu
+    machine, _ = machine_for(None, bound, engine.threads, None, device, engine.max_vram_share)
     warmup = Warmup(
-        machine, pretended(os.environ), a.threads, tell=_note, again=a.again, quick=a.quick, backend=a.backend
+        machine,
+        pretended(os.environ),
+        engine.threads,
+        tell=_note,
+        again=a.again,
+        quick=a.quick,
+        backend=engine.backend,
     )
     kept = pipelines.cache_home() / pipelines.FOLDER
     _note(f"pipelines are kept in {kept}, measurements in {tables.folder()}")
     found, failed = [], 0
-    for model in a.models or default_models():
+    for model in a.models or ([a.own] if a.own is not None else default_models()):
         for text in a.size or [None]:
             width, height = size(text)
             asked = GenerateRequest(prompt="", width=width, height=height, batch=a.batch, cfg_scale=a.cfg_scale, seed=0)
-            _note(f"{model}{f' at {text}' if text else ''}")
+            name = getattr(model, "name", model)
+            _note(f"{name}{f' at {text}' if text else ''}")
             try:
-                found.append(warmup.warm(models.files_in(model) if not a.models else _files(model), asked))
+                found.append(warmup.warm(_files(model), asked))
             except RelightError as error:
                 failed += 1
-                _note(f"{model}: {error}")
+                _note(f"{name}: {error}")
                 continue
             _print(found[-1], a.json)
     if a.json:
@@ -66,10 +78,12 @@ def warm(a: argparse.Namespace) -> None:
         raise ConfigError("no model could be warmed up")
 
 
-def _files(model: str) -> Any:
+def _files(model: Any) -> Any:
+    """Of a name or path, or the settings' own, which are found already."""
     from relight.jobs import models
+    from relight.jobs.request import ModelFiles
 
-    return models.model_files(model, {})
+    return model if isinstance(model, ModelFiles) else models.model_files(str(model), {})
 
 
 def default_models() -> list[Any]:
