@@ -11,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from relight.executors.base import MemoryUse
 from relight.jobs.aside import Sharing
 from relight.jobs.budgets import Within
 from relight.jobs.checks import Checked
@@ -31,7 +32,7 @@ from relight.models.tiling import tile_candidates
 from relight.planner.backends import GPU, on_gpu, parse
 from relight.planner.estimate import NoTimings
 from relight.planner.forecast import Forecast
-from relight.planner.placement import GIB, Placement, place
+from relight.planner.placement import GIB, Measure, Placement, place
 from relight.planner.stages import Course
 
 MAX_ROWS = 16
@@ -171,9 +172,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         gpu = self._gpu(wanted)
         wanted = on_gpu(wanted, gpu.name if gpu else None)
         if key not in self._placements:
-            within = Within(
-                self.settings.budgets, lambda name, device, more: fleet.measure(name, device, sizes | dict(more))
-            )
+            within = Within(self.settings.budgets, self._measuring(sizes))
             tiles = self._tiles(sizes)
             placed = place(
                 wanted,
@@ -195,6 +194,18 @@ class Pipeline(AbstractContextManager["Pipeline"]):
             if component not in plan.cached:
                 fleet.open(component, device)
         return key, placement
+
+    def _measuring(self, sizes: Mapping[str, int]) -> Measure:
+        """Bytes of components, each asked for once: placements that are tried have most of them in common."""
+        known: dict[tuple[Any, ...], MemoryUse] = {}
+
+        def measure(name: str, device: str, more: Mapping[str, int]) -> MemoryUse:
+            at = name, device, *sorted(more.items())
+            if at not in known:
+                known[at] = self.fleet.measure(name, device, {**sizes, **more})
+            return known[at]
+
+        return measure
 
     def _cost(self, settled: Settled, gpu: Gpu | None) -> Callable[[Placement], float] | None:
         """Seconds of a placement where this model was timed on this card; else bytes alone decide."""
