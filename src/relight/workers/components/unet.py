@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from relight.executors.base import LoadedWeights, MemoryUse, Progress
+from relight.executors.base import LoadedWeights, Progress
 from relight.graph import Graph, Weights
 from relight.models import controlnet, unet
 from relight.weights.checkpoint import Checkpoint, open_component
@@ -55,9 +55,6 @@ class UnetBackbone(Backbone):
     def shape_key(self, sizes: Sizes) -> Hashable:
         controlled = bool(self.controls) and sizes.get("controlled", 1)
         return sizes["latent_height"], sizes["latent_width"], sizes["text_tokens"], sizes.get("batch", 1), controlled
-
-    def measure(self, sizes: Sizes) -> MemoryUse:
-        return self.place.executor.measure(self.graph(sizes), self.options)
 
     def load(self, sizes: Sizes, progress: Progress | None = None) -> None:
         super().load(sizes, progress)

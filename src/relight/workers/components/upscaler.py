@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import ClassVar
 
 import numpy as np
 
 from relight.graph import Graph
 from relight.models import esrgan, tiling
-from relight.workers.components.base import Arrays, Component, Sizes, StepDone, Values
-from relight.workers.components.vae import timed
+from relight.workers.components.base import Arrays, Sizes, StepDone, Values
+from relight.workers.components.tiled import Tiled, timed
 
 TILE = 256
 """Pixels of the small picture in one tile."""
 
 
-class Upscaler(Component):
+class Upscaler(Tiled):
     """`image` [H W 3] uint8 -> `image` [sH sW 3] uint8, s the file's own scale, of `image_height` x `image_width`."""
 
     stage: ClassVar[str] = "upscale"
@@ -31,10 +30,6 @@ class Upscaler(Component):
     def graph(self, sizes: Sizes) -> Graph:
         tile = self.tiles(sizes)[0]
         return esrgan.record(self.w, self.config, tile.height, tile.width)
-
-    def shape_key(self, sizes: Sizes) -> Hashable:
-        tile = self.tiles(sizes)[0]
-        return tile.height, tile.width
 
     def run(self, sizes: Sizes, arrays: Arrays, values: Values, step_done: StepDone) -> dict[str, np.ndarray]:
         image, tiles, program = arrays["image"], self.tiles(sizes), self.program(sizes)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
 from typing import ClassVar
 
 import numpy as np
@@ -12,10 +10,11 @@ import numpy as np
 from relight.errors import ExecutorError
 from relight.graph import Graph
 from relight.models import taesd, tiling, vae
-from relight.workers.components.base import Arrays, Component, Sizes, StepDone, Values
+from relight.workers.components.base import Arrays, Sizes, StepDone, Values
+from relight.workers.components.tiled import TiledLatents, timed
 
 
-class Decoder(Component):
+class Decoder(TiledLatents):
     """latents [C h w] -> picture [8h 8w 3] uint8, tile by tile."""
 
     stage: ClassVar[str] = "decode"
@@ -24,16 +23,9 @@ class Decoder(Component):
     def record(self, height: int, width: int) -> Graph:
         """For a tile of latents: input `latents` [1 C h w], output `image` [1 3 8h 8w], -1 to 1."""
 
-    def tiles(self, sizes: Sizes) -> list[tiling.Tile]:
-        return tiling.tile_plan(sizes["latent_height"], sizes["latent_width"], sizes["tile"])
-
     def graph(self, sizes: Sizes) -> Graph:
         tile = self.tiles(sizes)[0]
         return self.record(tile.height, tile.width)
-
-    def shape_key(self, sizes: Sizes) -> Hashable:
-        tile = self.tiles(sizes)[0]
-        return tile.height, tile.width
 
     def run(self, sizes: Sizes, arrays: Arrays, values: Values, step_done: StepDone) -> dict[str, np.ndarray]:
         """`latents` [C h w] as the autoencoder makes them, unscaled -> `image` [8h 8w 3] uint8."""
@@ -62,22 +54,15 @@ class TinyDecoder(Decoder):
         return taesd.record_decoder(self.w, taesd.TaesdConfig.from_weights(self.base), height, width)
 
 
-class VaeEncoder(Component):
+class VaeEncoder(TiledLatents):
     """picture [8h 8w 3] uint8 -> the distribution of its latents."""
 
     stage: ClassVar[str] = "encode picture"
-
-    def tiles(self, sizes: Sizes) -> list[tiling.Tile]:
-        return tiling.tile_plan(sizes["latent_height"], sizes["latent_width"], sizes["tile"])
 
     def graph(self, sizes: Sizes) -> Graph:
         tile = self.tiles(sizes)[0]
         config = vae.VaeConfig.from_weights(self.base)
         return vae.record_encoder(self.w, config, tile.height * config.scale, tile.width * config.scale)
-
-    def shape_key(self, sizes: Sizes) -> Hashable:
-        tile = self.tiles(sizes)[0]
-        return tile.height, tile.width
 
     def run(self, sizes: Sizes, arrays: Arrays, values: Values, step_done: StepDone) -> dict[str, np.ndarray]:
         """`image` [8h 8w 3] uint8 -> `moments` [2C h w]: means, then log variances."""
@@ -88,19 +73,6 @@ class VaeEncoder(Component):
             return program.run({"image": tile})["moments"]
 
         return {"moments": tiling.encode_tiled(pixels, self.tiles(sizes), encode_tile, timed(step_done))[0]}
-
-
-def timed(step_done: StepDone) -> Callable[[int, int], None]:
-    """Adds the seconds since the last tile."""
-    started = time.perf_counter()
-
-    def tile_done(done: int, total: int) -> None:
-        nonlocal started
-        now = time.perf_counter()
-        step_done(done, total, now - started)
-        started = now
-
-    return tile_done
 
 
 def to_pixels(image: np.ndarray) -> np.ndarray:
