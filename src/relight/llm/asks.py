@@ -233,14 +233,6 @@ class Stats:
     state_ram_bytes: int
     state_disk_bytes: int
 
-    @property
-    def prompt_rate(self) -> float:
-        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0.0
-
-    @property
-    def decode_rate(self) -> float:
-        return self.decode_tokens / self.decode_seconds if self.decode_seconds else 0.0
-
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # NaN is not within anything
