@@ -38,7 +38,7 @@ def vulkan_device(name: str, driver_id: int = 3, **more: Any) -> dict[str, Any]:
     """As the probe prints it: a Polaris card under RADV where nothing else is said."""
     vram = more.pop("vram", 8 * GIB)
     used = more.pop("used", GIB // 4)
-    heap = {"bytes": vram, "device_local": True, "host_visible": True, "budget_bytes": vram, "usage_bytes": used}
+    heap = {"bytes": vram, "device_local": True, "budget_bytes": vram, "usage_bytes": used}
     return {
         "name": name,
         "type": "discrete",
@@ -51,7 +51,6 @@ def vulkan_device(name: str, driver_id: int = 3, **more: Any) -> dict[str, Any]:
         "pci": None,
         "subgroup_size": 64,
         "shared_memory_bytes": 65536,
-        "max_storage_buffer_bytes": (1 << 32) - 1,
         "max_allocation_bytes": 4 * GIB - 4,
         "max_buffer_bytes": 4 * GIB - 4,
         "storage_16bit": True,

@@ -24,7 +24,7 @@ ffi.cdef(
                      const char *const *extensions; } InstanceCreateInfo;
     typedef struct { char name[256]; uint32_t version; } Extension;
 
-    typedef struct { uint32_t before[7]; uint32_t maxStorageBufferRange; uint32_t a[3]; uint64_t b[2]; uint32_t c[38];
+    typedef struct { uint32_t a[11]; uint64_t b[2]; uint32_t c[38];
                      uint32_t maxComputeSharedMemorySize; uint32_t after[71]; } Limits;
     typedef struct { uint32_t apiVersion, driverVersion, vendorID, deviceID; int32_t deviceType; char deviceName[256];
                      uint8_t pipelineCacheUUID[16]; Limits limits; uint32_t sparse[5]; } Properties;
@@ -63,7 +63,7 @@ PCI_BUS, STORAGE_16, FLOAT16_INT8, BUDGET = 1000212000, 1000083000, 1000082000, 
 VULKAN_1_3 = 1 << 22 | 3 << 12
 NOWHERE = 0xFFFFFFFF
 TYPES = ("other", "integrated", "discrete", "virtual", "cpu")
-DEVICE_LOCAL, HOST_VISIBLE = 1, 2
+DEVICE_LOCAL = 1
 INCOMPLETE = 5
 
 
@@ -131,7 +131,6 @@ def describe(vk: Any, handle: Any) -> dict[str, Any]:
         "pci": f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}.{pci.function:x}" if known_address else None,
         "subgroup_size": subgroup.subgroupSize,
         "shared_memory_bytes": properties.limits.maxComputeSharedMemorySize,
-        "max_storage_buffer_bytes": properties.limits.maxStorageBufferRange,
         "max_allocation_bytes": third.maxMemoryAllocationSize,
         "max_buffer_bytes": fourth.maxBufferSize or None,
         "storage_16bit": bool(storage.storageBuffer16BitAccess),
@@ -146,12 +145,10 @@ def heaps(vk: Any, handle: Any, with_budget: bool) -> list[dict[str, Any]]:
     if with_budget:
         chain(memory, budget)
     vk.vkGetPhysicalDeviceMemoryProperties2(handle, memory)
-    visible = {t.heap for t in (memory.types[i] for i in range(memory.typeCount)) if t.flags & HOST_VISIBLE}
     return [
         {
             "bytes": memory.heaps[i].size,
             "device_local": bool(memory.heaps[i].flags & DEVICE_LOCAL),
-            "host_visible": i in visible,
             "budget_bytes": budget.budget[i] if with_budget else None,
             "usage_bytes": budget.usage[i] if with_budget else None,
         }

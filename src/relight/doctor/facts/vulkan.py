@@ -72,7 +72,6 @@ class Heap:
 
     bytes: int
     device_local: bool
-    host_visible: bool
     free_bytes: int | None
 
 
@@ -90,7 +89,6 @@ class VulkanDevice:
     pci: str | None
     subgroup_size: int
     shared_memory_bytes: int
-    max_storage_buffer_bytes: int
     max_allocation_bytes: int
     max_buffer_bytes: int | None
     storage_16bit: bool
@@ -160,13 +158,12 @@ def _device(values: Mapping[str, Any]) -> VulkanDevice:
         Heap(
             heap["bytes"],
             heap["device_local"],
-            heap["host_visible"],
             None if heap["budget_bytes"] is None else max(0, heap["budget_bytes"] - heap["usage_bytes"]),
         )
         for heap in values["heaps"]
     )
     taken = ("name", "type", "driver_info", "vendor_id", "device_id", "pci", "subgroup_size", "shared_memory_bytes")
-    limits = ("max_storage_buffer_bytes", "max_allocation_bytes", "max_buffer_bytes", "storage_16bit", "float16")
+    limits = ("max_allocation_bytes", "max_buffer_bytes", "storage_16bit", "float16")
     return VulkanDevice(
         driver=DRIVERS_BY_ID.get(values["driver_id"], values["driver_name"] or "unknown driver"),
         api_version=tuple(int(part) for part in values["api_version"].split(".")),
