@@ -31,16 +31,14 @@ class Swap:
 
 @dataclass(frozen=True)
 class LanguagePlan:
-    """`layers` as --n-gpu-layers counts them; `alone` how many would be there with the card to itself."""
+    """`layers` as --n-gpu-layers counts them."""
 
     model: LanguageModel
     context: int
     layers: int
-    alone: int
     gpu_bytes: int
     cpu_bytes: int
     tokens_per_s: float
-    tokens_per_s_alone: float
 
 
 @dataclass(frozen=True)
@@ -121,16 +119,13 @@ def _with_layers(
     other: str,
 ) -> Together:
     on_gpu = model.on_gpu(layers, context)
-    alone = model.most_layers(machine.gpu.budget if machine.gpu else 0, context)
     language = LanguagePlan(
         model=model,
         context=context,
         layers=layers,
-        alone=alone,
         gpu_bytes=on_gpu,
         cpu_bytes=max(0, model.weights + model.kv(context, len(model.layers)) + model.compute(context) - on_gpu),
         tokens_per_s=1 / model.token_seconds(layers, machine),
-        tokens_per_s_alone=1 / model.token_seconds(alone, machine),
     )
     swaps = () if resident else _swaps(machine, held, model, context, layers)
     return Together(resident, pictures + on_gpu if resident else max(pictures, on_gpu), tuple(swaps), language, other)
