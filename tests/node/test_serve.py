@@ -192,6 +192,19 @@ def test_health_is_real_work_and_readiness_is_told(served: Served) -> None:
     assert served.ask("GET", "/readyz").status_code == 200
 
 
+def test_metrics_tell_stages_bytes_cache_and_tokens(served: Served, client: OpenAI) -> None:
+    for _ in range(2):
+        made(client)
+    client.chat.completions.create(model=WORDS, messages=HELLO, max_tokens=2)
+    lines = served.ask("GET", "/metrics").text.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    for stage in ("encode", "denoise", "decode"):
+        assert float(values[f'relight_stage_seconds_total{{model="{PICTURES}",stage="{stage}"}}']) > 0
+    assert float(values['relight_device_peak_bytes{device="ggml-cpu"}']) > 0
+    assert float(values['relight_prompt_cache_total{found="yes"}']) > 0
+    assert float(values[f'relight_tokens_total{{kind="written",model="{WORDS}"}}']) >= 2
+
+
 def test_limits_are_the_settings_and_an_order_to_stop_loses_no_job(tmp_path: Path) -> None:
     settings = {"RELIGHT_SERVER_MAX_PIXELS": "4096", "RELIGHT_SERVER_MAX_BODY": "1MB"}
     with Served(tmp_path, environment=settings) as served:

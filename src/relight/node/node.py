@@ -309,6 +309,8 @@ class RelightNode:
 
         async with aclosing(spoken(use, begin)) as pieces:
             async for piece in pieces:
+                if piece.usage is not None:
+                    self.line.tally.answered(model, piece.usage)
                 yield asks.piece(piece)
 
     async def embed(self, ask: gateway.EmbeddingAsk) -> gateway.Embeddings:
@@ -379,6 +381,13 @@ class RelightNode:
             gateway.Metric(
                 "llm_restarts", "counter", "Of the language model's process", [({}, self.talk.llm.restarts)]
             ),
+            gateway.Metric(
+                "prompt_cache",
+                "counter",
+                "Encoders' answers that were on the disk, and that were not",
+                [({"found": word}, n) for word, n in zip(("yes", "no"), self.shelf.prompts(), strict=True)],
+            ),
+            *self.line.tally.metrics(),
         ]
 
     def _came(self) -> None:

@@ -38,6 +38,7 @@ from relight.node.card import Card
 from relight.node.checkpoints import EVERY_S, Checkpoints
 from relight.node.interruptions import Interruptions
 from relight.node.ladder import Ladder
+from relight.node.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class PictureLine:
         tell: Callable[[str, Event], None] = lambda job_id, event: None,
     ) -> None:
         self.ledger, self.shelf, self.at_once, self.checkpoint_s, self.tell = ledger, shelf, at_once, checkpoint_s, tell
-        self.card, self.ladder, self.breaker = card, Ladder(), Breaker()
+        self.card, self.ladder, self.breaker, self.tally = card, Ladder(), Breaker(), Tally()
         self._free = threading.Semaphore(at_once)
         self._wake, self._stopping, self._stopped = threading.Event(), threading.Event(), threading.Event()
         self._lock = threading.Condition()
@@ -254,6 +255,7 @@ class Making:
             raise
         else:
             self.line.breaker.worked(job.model)
+            self.line.tally.made(job.model, result.report)
             if job.losses:
                 short = job.error is not None and job.error.code == OUT_OF_MEMORY
                 self.line.ladder.worked(kind, rung, sure=short)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from relight.jobs.conditioning import ConditioningCache
 from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import ModelFiles
@@ -19,6 +20,7 @@ class PipelineShelf:
         self._open: Pipeline | None = None
         self._what: tuple[str, Rung] | None = None
         self._users = 0
+        self._counted: tuple[ConditioningCache | None, int, int] = None, 0, 0
         self._lock = threading.Condition()
 
     @property
@@ -30,6 +32,11 @@ class PipelineShelf:
         """Of the pipeline that is open."""
         return self._what[0] if self._what else None
 
+    def prompts(self) -> tuple[int, int]:
+        """How often what an encoder gives was on the disk, and was not."""
+        cache, found, missed = self._counted
+        return (found, missed) if cache is None else (found + cache.hits, missed + cache.misses)
+
     def take(self, model: str, rung: Rung) -> Pipeline:
         """Open the model if it is not; waits while another, or another way of making it, is in use."""
         with self._lock:
@@ -38,6 +45,7 @@ class PipelineShelf:
                 self._close()
                 self._open = Pipeline(self.files_of(model), rung.settings(self.settings))
                 self._what = (model, rung)
+                self._counted = self._open.text.cache, *self.prompts()
             assert self._open is not None
             self._users += 1
             return self._open
@@ -59,6 +67,7 @@ class PipelineShelf:
             return True
 
     def _close(self) -> None:
+        self._counted = None, *self.prompts()
         if self._open is not None:
             self._open.fleet.close()
         self._open = self._what = None
