@@ -34,8 +34,8 @@ from flux_shapes import PRESETS
 from flux_vs_sdcpp import SDCPP, wanted_sides
 from relight.executors.base import CompileOptions
 from relight.gateway.node import ImageAsk
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Advanced, Event
-from relight.jobs.fleet import EngineSettings
 from relight.jobs.request import ModelFiles
 from relight.ledger import ENDED, Job, Ledger
 from relight.llm.asks import LoadSettings

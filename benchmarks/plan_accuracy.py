@@ -33,7 +33,7 @@ from relight import demo
 from relight.executors.base import CompileOptions
 from relight.executors.cores import has_openvino
 from relight.jobs import models
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.planner.outlook import machine_for, measured
 from relight.planner.plan import Ask, Plan, Planning

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from relight.executors.base import CompileOptions
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.models import model_files
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles

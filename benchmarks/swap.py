@@ -30,7 +30,7 @@ from llm_files import LlmSizes, write_llm
 from machine import describe
 from relight.gateway.node import ChatAsk, ImageAsk, Message, Sampling, Usage
 from relight.jobs import models
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.request import ModelFiles
 from relight.ledger import Ledger
 from relight.llm.asks import LoadSettings

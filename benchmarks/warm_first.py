@@ -28,7 +28,7 @@ from comparison import PROMPTS, pixels, tell
 from plan_accuracy import cache, model_file
 from processor_time import used
 from relight.jobs import models
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest
 from relight.planner.outlook import machine_for

@@ -13,8 +13,8 @@ import lora_files
 import tiny_sd
 from golden import small_nets
 from golden.weights import random_weights
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Event, Listener
-from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles, Redraw
 

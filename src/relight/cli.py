@@ -249,7 +249,7 @@ def demo(a: argparse.Namespace) -> None:
     """Pictures from the model that ships with relight: one of a prompt, or a small gallery."""
     from relight import demo as shown
     from relight.jobs import models, output
-    from relight.jobs.fleet import EngineSettings
+    from relight.jobs.engine import EngineSettings
     from relight.jobs.pictures import Picture
     from relight.jobs.pipeline import Pipeline
     from relight.jobs.request import GenerateRequest

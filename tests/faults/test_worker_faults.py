@@ -26,8 +26,8 @@ from PIL import Image
 from relight import demo
 from relight.errors import ModelStopped, OutOfDeviceMemory, RuinedPicture
 from relight.jobs import models, retry
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Event, Warned
-from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Result
 from relight.jobs.request import GenerateRequest
 from relight.ledger import Job, Ledger, Limits, NewJob

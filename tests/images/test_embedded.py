@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relight.demo import EMBEDDED, SIZE
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.models import files_in
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest

@@ -16,11 +16,12 @@ import pytest
 
 import full_size
 from relight.executors.base import CompileOptions, MemoryUse
-from relight.jobs import aside, fleet, run
+from relight.jobs import aside, fleet, lanes, run
 from relight.jobs.aside import COMPILE_S, CPU_SHARE, Choice, choose
 from relight.jobs.checks import Checked
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Advanced, Event
-from relight.jobs.fleet import EngineSettings, Gpu
+from relight.jobs.gpu import Gpu
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.jobs.settle import settle
@@ -129,7 +130,7 @@ SETTINGS = EngineSettings(threads=1, check_results=False)
 @pytest.fixture
 def pipeline(tiny_files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     """The reference executor stands for a GPU: a worker of its own, with room for everything."""
-    for module in (fleet, run, aside, stages):
+    for module in (lanes, fleet, run, aside, stages):
         monkeypatch.setattr(module, "worker_name", lambda device: "gpu" if device == "reference" else "cpu")
 
     def find_gpu(self: fleet.Fleet, named: set[str], *, needed: bool) -> Gpu:

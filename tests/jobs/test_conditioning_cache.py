@@ -12,8 +12,8 @@ import pytest
 
 import tiny_sd
 from relight.jobs.conditioning import ConditioningCache, cache_folder, identity, key_of
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Advanced, Event
-from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles
 

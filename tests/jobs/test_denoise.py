@@ -15,7 +15,7 @@ from making import ALONE, REQUEST, distance, events_of, made, sd1_files
 from relight.errors import RuinedPicture
 from relight.images import verdict
 from relight.images.verdict import Verdict
-from relight.jobs import fleet, run
+from relight.jobs import fleet, lanes, run
 from relight.jobs.events import Checkpointed, Event, Previewed, Warned
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import Hires
@@ -50,7 +50,7 @@ def test_each_picture_of_a_group_and_each_pass_is_shown(sd1: Pipeline) -> None:
 @pytest.fixture
 def two_workers(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     """The backbone has a worker of its own, as with a GPU."""
-    for module in (fleet, run):
+    for module in (lanes, fleet, run):
         monkeypatch.setattr(module, "worker_name", lambda device: "second" if device == "reference" else "cpu")
     with Pipeline(sd1_files(shelf), replace(ALONE, backend="ggml-cpu,diffusion=reference")) as pipeline:
         yield pipeline

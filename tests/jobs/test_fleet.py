@@ -1,4 +1,4 @@
-"""Which GPU is taken, and how much of it."""
+"""Which GPU is taken and how much of it, and what of a model is open on which worker."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 
 from relight.errors import ConfigError
 from relight.executors.base import MemoryUse
-from relight.jobs import fleet
-from relight.jobs.fleet import HEADROOM_BYTES, EngineSettings, Fleet
+from relight.jobs import gpu, lanes
+from relight.jobs.engine import EngineSettings
+from relight.jobs.fleet import Fleet
 from relight.jobs.request import ModelFiles
+from relight.planner.machine import HEADROOM_BYTES
 from relight.planner.placement import GIB
 from relight.planner.profiles import PROFILES
 from relight.workers.protocol import Message
@@ -49,7 +51,7 @@ class FakeWorker:
 
 @pytest.fixture(autouse=True)
 def workers(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
-    monkeypatch.setattr(fleet, "Worker", FakeWorker)
+    monkeypatch.setattr(lanes, "Worker", FakeWorker)
     FakeWorker.all = []
     FakeWorker.devices = [CARD, CPU]
     return FakeWorker
@@ -91,7 +93,7 @@ def test_one_whose_gpu_was_lost_is_asked_again() -> None:
 
 
 def test_the_memory_of_a_worker_that_died_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "GIVEN_BACK_S", 60.0)
+    monkeypatch.setattr(gpu, "GIVEN_BACK_S", 60.0)
     ours, slept = Fleet(NOWHERE, EngineSettings()), list[float]()
     before = ours.find_gpu(set(), needed=True)
 
@@ -99,20 +101,20 @@ def test_the_memory_of_a_worker_that_died_is_waited_for(monkeypatch: pytest.Monk
         slept.append(seconds)
         FakeWorker.devices = [CARD | {"memory_free": (4 + 2 * len(slept)) * GIB}, CPU]
 
-    monkeypatch.setattr(fleet.time, "sleep", sleep)
+    monkeypatch.setattr(gpu.time, "sleep", sleep)
     FakeWorker.all[0].alive, FakeWorker.devices = False, [CARD | {"memory_free": 4 * GIB}, CPU]
     ours.drop_lost()
     assert ours.find_gpu(set(), needed=True) == before and len(slept) == 3
 
 
 def test_memory_that_does_not_come_back_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "GIVEN_BACK_S", 0.01)
+    monkeypatch.setattr(gpu, "GIVEN_BACK_S", 0.01)
     ours = Fleet(NOWHERE, EngineSettings())
     ours.find_gpu(set(), needed=True)
     FakeWorker.all[0].alive, FakeWorker.devices = False, [CARD | {"memory_free": 4 * GIB}, CPU]
     ours.drop_lost()
-    gpu = ours.find_gpu(set(), needed=True)
-    assert gpu is not None and gpu.budget == 4 * GIB - HEADROOM_BYTES
+    again = ours.find_gpu(set(), needed=True)
+    assert again is not None and again.budget == 4 * GIB - HEADROOM_BYTES
 
 
 def test_no_worker_is_started_where_nothing_may_go_to_a_gpu() -> None:

@@ -24,9 +24,9 @@ from relight.errors import (
     RuinedPicture,
     WorkerLost,
 )
-from relight.jobs import fleet
+from relight.jobs import fleet, lanes
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Advanced, Event, Planned, Warned
-from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.workers.protocol import Message
@@ -38,23 +38,24 @@ STAGES = ["load clip_l", "load t5xxl", "load diffusion", "denoise", "decode"]
 
 
 @pytest.fixture(scope="module")
-def lanes() -> Iterator[EngineSettings]:
+def apart() -> Iterator[EngineSettings]:
     """Two workers on the CPU, as there are with a GPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fleet, "worker_name", lambda device: "second" if device == "reference" else "cpu")
+        for module in (lanes, fleet):
+            patch.setattr(module, "worker_name", lambda device: "second" if device == "reference" else "cpu")
         yield EngineSettings(backend="ggml-cpu,t5xxl=reference,modulation=reference", threads=1, check_results=False)
 
 
 @pytest.fixture
-def pipeline(tiny_files: ModelFiles, lanes: EngineSettings) -> Iterator[Pipeline]:
-    with Pipeline(tiny_files, lanes) as pipeline:
+def pipeline(tiny_files: ModelFiles, apart: EngineSettings) -> Iterator[Pipeline]:
+    with Pipeline(tiny_files, apart) as pipeline:
         yield pipeline
 
 
 @pytest.fixture(scope="module")
-def kept(tiny_files: ModelFiles, lanes: EngineSettings) -> Iterator[Pipeline]:
+def kept(tiny_files: ModelFiles, apart: EngineSettings) -> Iterator[Pipeline]:
     """One for many tests: whatever happens in one, the next finds it as good as new."""
-    with Pipeline(tiny_files, lanes) as pipeline:
+    with Pipeline(tiny_files, apart) as pipeline:
         yield pipeline
 
 
@@ -176,7 +177,7 @@ def test_a_listener_that_raises_stops_the_run(kept: Pipeline, expected: np.ndarr
 
 
 def test_a_failure_of_one_worker_stops_what_the_other_does(
-    tiny_files: ModelFiles, lanes: EngineSettings, monkeypatch: pytest.MonkeyPatch
+    tiny_files: ModelFiles, apart: EngineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     denoising, reached = threading.Event(), [0]
 
@@ -185,7 +186,7 @@ def test_a_failure_of_one_worker_stops_what_the_other_does(
             reached.append(event.done)
             denoising.set()
 
-    with Pipeline(tiny_files, replace(lanes, backend="ggml-cpu,diffusion=reference")) as pipeline:
+    with Pipeline(tiny_files, replace(apart, backend="ggml-cpu,diffusion=reference")) as pipeline:
         call = pipeline.fleet.call
 
         def failing(name: str, what: str, *arguments: Any, **values: Any) -> Message:
@@ -202,23 +203,23 @@ def test_a_failure_of_one_worker_stops_what_the_other_does(
         assert 1 <= max(reached) < 1000
 
 
-def test_weights_that_are_no_numbers_are_told(tiny_files: ModelFiles, tmp_path: Path, lanes: EngineSettings) -> None:
+def test_weights_that_are_no_numbers_are_told(tiny_files: ModelFiles, tmp_path: Path, apart: EngineSettings) -> None:
     broken = Path(shutil.copy(tiny_files.of("diffusion")[0], tmp_path))
     content = bytearray(broken.read_bytes())
     content[-1000:] = b"\xff" * 1000
     broken.write_bytes(content)
     with (
         pytest.raises(RuinedPicture, match="latents are NaN or infinite. The weights are damaged"),
-        Pipeline(with_file(tiny_files, "diffusion", broken), replace(lanes, check_results=True)) as pipeline,
+        Pipeline(with_file(tiny_files, "diffusion", broken), replace(apart, check_results=True)) as pipeline,
     ):
         pipeline.generate(REQUEST)
 
 
 def test_a_file_that_shrinks_after_it_was_checked_is_an_error(
-    tiny_files: ModelFiles, tmp_path: Path, lanes: EngineSettings
+    tiny_files: ModelFiles, tmp_path: Path, apart: EngineSettings
 ) -> None:
     shrinking = Path(shutil.copy(tiny_files.of("t5xxl")[0], tmp_path))
-    with Pipeline(with_file(tiny_files, "t5xxl", shrinking), lanes) as pipeline:
+    with Pipeline(with_file(tiny_files, "t5xxl", shrinking), apart) as pipeline:
         shrinking.write_bytes(shrinking.read_bytes()[:100_000])
         with pytest.raises(ModelFileError, match="t5xxl_fp16.safetensors: is cut short"):
             pipeline.generate(REQUEST)
@@ -230,9 +231,9 @@ def test_no_worker_starts_for_a_prompt_that_is_no_text(pipeline: Pipeline) -> No
     assert pipeline.fleet.workers == {}
 
 
-def test_a_closed_pipeline_leaves_no_process_and_starts_none(tiny_files: ModelFiles, lanes: EngineSettings) -> None:
+def test_a_closed_pipeline_leaves_no_process_and_starts_none(tiny_files: ModelFiles, apart: EngineSettings) -> None:
     before = {child.pid for child in children()}
-    with Pipeline(tiny_files, lanes) as pipeline:
+    with Pipeline(tiny_files, apart) as pipeline:
         pipeline.generate(REQUEST)
         started = [child for child in children() if child.pid not in before]
         assert len(started) == 2
@@ -242,7 +243,7 @@ def test_a_closed_pipeline_leaves_no_process_and_starts_none(tiny_files: ModelFi
         pipeline.generate(REQUEST)
 
 
-def test_closing_amid_a_run_ends_it(tiny_files: ModelFiles, lanes: EngineSettings) -> None:
+def test_closing_amid_a_run_ends_it(tiny_files: ModelFiles, apart: EngineSettings) -> None:
     caught: list[BaseException] = []
     denoising = threading.Event()
 
@@ -256,7 +257,7 @@ def test_closing_amid_a_run_ends_it(tiny_files: ModelFiles, lanes: EngineSetting
         except RelightError as error:
             caught.append(error)
 
-    pipeline = Pipeline(tiny_files, lanes)
+    pipeline = Pipeline(tiny_files, apart)
     with pipeline:
         running = threading.Thread(target=run)
         running.start()

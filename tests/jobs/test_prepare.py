@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tiny_sd
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.workers.process import Worker

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import tiny_sd
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Checkpointed, Event
-from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, Hires
 

@@ -17,7 +17,7 @@ from PIL import Image
 import tiny_sd
 from llm.tiny_model import write_model
 from relight.gateway.node import ChatAsk, ImageAsk, Message, Sampling, Usage
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.request import ModelFiles
 from relight.ledger import Job, Ledger
 from relight.llm.asks import LoadSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.rungs import CAREFUL_SHARE, RUNGS, following
 from relight.node.ladder import FORGET_S, Ladder
 

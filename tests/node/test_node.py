@@ -13,8 +13,8 @@ import pytest
 
 from relight.errors import JobNotFound, KeyConflict, ModelStopped, RequestError
 from relight.gateway.node import ChatAsk, ImageAsk, JobEvent, Message, Sampling
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Advanced, Previewed
-from relight.jobs.fleet import EngineSettings
 from relight.ledger import Attempt, Ledger, NewResult
 from relight.llm.asks import LoadSettings
 from relight.node.breaker import DEATHS

@@ -9,9 +9,9 @@ import pytest
 
 from relight.configuration.engine import engine_settings
 from relight.configuration.load import load
-from relight.jobs.fleet import HEADROOM_BYTES
 from relight.node.health import Health
 from relight.node.opened import gpu_of
+from relight.planner.machine import HEADROOM_BYTES
 
 GIB = 1 << 30
 EXAMPLES = Path(__file__).parents[2] / "examples"

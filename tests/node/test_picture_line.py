@@ -16,8 +16,8 @@ from PIL import Image
 
 import tiny_sd
 from relight.errors import ModelFileError, OutOfDeviceMemory, WorkerLost
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Advanced, Event
-from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import ModelFiles
 from relight.jobs.rungs import RUNGS, Rung

@@ -12,7 +12,7 @@ import pytest
 from llm.tiny_model import write_model
 from relight.errors import ConfigError, RequestError
 from relight.gateway.node import ImageAsk
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.request import ModelFiles
 from relight.ledger import Ledger
 from relight.llm.asks import LoadSettings

@@ -16,7 +16,7 @@ import pytest
 
 from relight import demo
 from relight.jobs import models
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.ledger import Ledger, NewJob
 from relight.llm.asks import LoadSettings
 from relight.node import warming

@@ -10,7 +10,7 @@ import pytest
 
 import tiny_sd
 from relight.executors.base import CompileOptions
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.planner import machine, rates
 from relight.planner.machine import Gpu, Machine, this_cpu

@@ -8,7 +8,8 @@ import pytest
 
 import tiny_sd
 from relight.executors.base import CompileOptions
-from relight.jobs.fleet import EngineSettings, Fleet
+from relight.jobs.engine import EngineSettings
+from relight.jobs.fleet import Fleet
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.planner.estimate import Estimator
 from relight.planner.machine import Machine, this_cpu

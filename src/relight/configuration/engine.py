@@ -12,7 +12,7 @@ from relight.configuration.schema import Settings, entries, value_at
 from relight.executors.base import CompileOptions
 from relight.jobs.budgets import Budget
 from relight.jobs.conditioning import cache_folder
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.planner.backends import GPU
 from relight.planner.profiles import find_profile
 from relight.tuning import pipelines, tables

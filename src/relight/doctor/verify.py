@@ -65,7 +65,7 @@ def draw(backend: str, *, check_results: bool = True) -> Outcome:
     """The picture with its components where `backend` says."""
     from relight import demo
     from relight.jobs import models
-    from relight.jobs.fleet import EngineSettings
+    from relight.jobs.engine import EngineSettings
     from relight.jobs.pipeline import Pipeline
     from relight.jobs.request import GenerateRequest
     from relight.planner.profiles import pretended

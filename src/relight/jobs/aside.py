@@ -13,7 +13,8 @@ from functools import partial
 
 from relight.errors import RelightError
 from relight.jobs.decode import Decoding, cpu_tile_of
-from relight.jobs.fleet import Fleet, worker_name
+from relight.jobs.fleet import Fleet
+from relight.jobs.lanes import worker_name
 from relight.jobs.run import Run
 from relight.planner.amounts import peak
 from relight.planner.estimate import PACKING_BYTES_S

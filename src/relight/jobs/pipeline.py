@@ -17,8 +17,10 @@ from relight.jobs.budgets import Within
 from relight.jobs.checks import Checked
 from relight.jobs.clock import Clock
 from relight.jobs.decode import Decoding
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Checkpointed, Event, Listener, Planned, Warned
-from relight.jobs.fleet import EngineSettings, Fleet, Gpu
+from relight.jobs.fleet import Fleet
+from relight.jobs.gpu import Gpu
 from relight.jobs.loras import for_backbone, for_text
 from relight.jobs.pictures import Picture, submit
 from relight.jobs.prepare import ready

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relight.errors import RelightError
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Checkpointed, Event, Listener, Warned
-from relight.jobs.fleet import EngineSettings
 from relight.jobs.pipeline import Pipeline, Result
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.jobs.rungs import RUNGS, following, may_help

@@ -18,7 +18,8 @@ import numpy as np
 from relight.errors import WorkerError
 from relight.jobs.clock import Clock
 from relight.jobs.events import Advanced, Checkpointed, Listener
-from relight.jobs.fleet import Fleet, worker_name
+from relight.jobs.fleet import Fleet
+from relight.jobs.lanes import worker_name
 from relight.jobs.settle import Pass, Settled
 from relight.planner.placement import Placement
 from relight.workers.process import Event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from relight.errors import DoesNotFit, OutOfDeviceMemory, RelightError, WorkerError
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.request import GenerateRequest
 from relight.models.tiling import SMALLEST_TILE
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relight.errors import RelightError
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.node.card import Card
 from relight.node.forecast import card_bytes, machine_of, planned
 from relight.node.pins import Pins

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relight.gateway.node import PlanAsk
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.request import GenerateRequest
 from relight.node.registry import Registry
 from relight.planner.choices import Objective

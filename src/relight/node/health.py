@@ -8,7 +8,7 @@ from typing import Any
 
 from relight.errors import RelightError
 from relight.gateway.node import Check
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.workers.process import Worker
 
 

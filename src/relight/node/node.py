@@ -17,8 +17,8 @@ from relight.errors import JobNotFound, ModelStopped, RequestError
 from relight.gateway import node as gateway
 from relight.images.write import encoded
 from relight.jobs.asked import pictures_named, request_of
+from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Event, Previewed
-from relight.jobs.fleet import EngineSettings
 from relight.ledger import Job, Ledger, NewJob
 from relight.llm.asks import ChatAsk, CompletionAsk, EmbedAsk, LoadSettings
 from relight.llm.client import Answer, Llm

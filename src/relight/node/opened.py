@@ -8,7 +8,7 @@ from pathlib import Path
 from relight.configuration.engine import engine_settings
 from relight.configuration.load import Loaded
 from relight.errors import ConfigError
-from relight.jobs.fleet import HEADROOM_BYTES, EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.ledger import Keep, Ledger, Limits
 from relight.llm.asks import CacheType, LoadSettings, StateBudget
 from relight.node.card import Card
@@ -17,6 +17,7 @@ from relight.node.node import RelightNode
 from relight.node.pins import fitting, pinned
 from relight.node.registry import Registry
 from relight.planner import backends
+from relight.planner.machine import HEADROOM_BYTES
 from relight.store.catalogue import find_model
 from relight.store.places import Places
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from relight.errors import ConfigError, DoesNotFit, RelightError, RequestError
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.rungs import RUNGS
 from relight.llm.asks import LoadSettings
 from relight.node.card import Card

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from relight.jobs.conditioning import ConditioningCache
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import ModelFiles
 from relight.jobs.rungs import Rung

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import psutil
 
 from relight.errors import DoesNotFit, RelightError
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.node.card import Card
 from relight.planner.amounts import amount
 

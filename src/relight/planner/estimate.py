@@ -9,7 +9,7 @@ from typing import Protocol
 
 from relight.errors import UnsupportedOp
 from relight.executors.base import CompileOptions
-from relight.jobs.fleet import ON_OPENVINO, UNET_BYTES, UNET_WORTH
+from relight.jobs.cpu import ON_OPENVINO, UNET_BYTES, UNET_WORTH
 from relight.planner.machine import Machine
 from relight.planner.networks import Networks
 

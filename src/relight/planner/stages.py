@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from relight.executors.base import CompileOptions, MemoryUse
-from relight.jobs.fleet import worker_name
+from relight.jobs.lanes import worker_name
 from relight.planner.amounts import peak
 from relight.planner.estimate import NOTHING, Estimator, Seconds
 from relight.planner.placement import Placement

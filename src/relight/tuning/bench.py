@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from relight.errors import ExecutorError, WorkerError
 from relight.executors.base import CompileOptions
-from relight.jobs.families import OPTIONAL
-from relight.jobs.fleet import worker_name
+from relight.jobs.lanes import worker_name
+from relight.jobs.opening import opening
 from relight.jobs.request import ModelFiles
 from relight.tuning.tables import Timed
 from relight.workers.process import Worker
@@ -72,16 +72,7 @@ class Bench(AbstractContextManager["Bench"]):
             limit = self.limits.get(executor)
             worker.call("open_executor", {"executor": executor, "threads": self.threads, "limit_bytes": limit})
             self.executors.add(executor)
-        described = self.files.family.components.get(component) or OPTIONAL[component]
-        values = {
-            "component": component,
-            "network": described.network,
-            "kind": described.kind,
-            "executor": executor,
-            "paths": [str(path) for path in self.files.of(component)],
-            "options": asdict(CompileOptions()),
-        }
-        worker.call("open", values)
+        worker.call("open", opening(self.files, component, executor, CompileOptions()))
         self.opened[component] = executor
         return worker
 

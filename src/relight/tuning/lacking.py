@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.request import ModelFiles
 from relight.tuning.tuned import here, signature
 from relight.weights.checkpoint import open_component

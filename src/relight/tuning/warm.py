@@ -17,7 +17,7 @@ from relight.executors.base import CompileOptions
 from relight.executors.choices import UNKNOWN_CORES, uses_flash
 from relight.graph import Graph
 from relight.jobs.checks import Checked
-from relight.jobs.fleet import ON_OPENVINO, UNET_WORTH
+from relight.jobs.cpu import ON_OPENVINO, UNET_WORTH
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.planner import backends
 from relight.planner.choices import Chooser, Outcome
