@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from shown import SHOWN
 
-from relight.jobs.fleet import EngineSettings
+from relight.jobs.engine import EngineSettings
 from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.weights.folder import find_components
