@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from relight.gateway.node import PlanAsk
@@ -10,17 +11,31 @@ from relight.jobs.engine import EngineSettings
 from relight.jobs.request import GenerateRequest
 from relight.node.registry import Registry
 from relight.planner.choices import Objective
+from relight.planner.language import read_language_model
 from relight.planner.machine import Machine
 from relight.planner.outlook import TimingsOf, machine_for
 from relight.planner.plan import Ask, Plan, Planning, as_dict
+from relight.planner.together import share
 
 GIB = 1 << 30
 
 
-def forecast(registry: Registry, engine: EngineSettings, ask: PlanAsk) -> Mapping[str, Any]:
-    """JSON as `relight plan --json` prints it. Raises RequestError, DoesNotFit."""
+def forecast(registry: Registry, engine: EngineSettings, ask: PlanAsk, context: int) -> Mapping[str, Any]:
+    """JSON as `relight plan --json` prints it, for a language model its part `together`; `context` tokens where none
+    are asked for. Raises RequestError, DoesNotFit."""
+    entry = registry.entries().get(ask.model)
+    if entry is not None and entry.kind == "chat":
+        return conversation(registry.chat_file(ask.model), machine_of(engine)[0], ask.context or context)
     request = GenerateRequest(prompt="", width=ask.width, height=ask.height, steps=ask.steps, batch=ask.batch, seed=0)
     return as_dict(planned(registry, engine, ask.model, request))
+
+
+def conversation(path: Path, machine: Machine, context: int) -> Mapping[str, Any]:
+    """What a language model would take with the card to itself. The file's folder is nobody's business."""
+    shared = share(machine, (), read_language_model(path), context)
+    assert shared is not None  # as it is for a language model
+    said = shared.as_dict()
+    return said | {"language_model": said["language_model"] | {"file": path.name}}
 
 
 def planned(

@@ -330,7 +330,7 @@ class RelightNode:
     async def plan(self, ask: gateway.PlanAsk) -> Mapping[str, Any]:
         from relight.node.forecast import forecast
 
-        return await asyncio.to_thread(forecast, self.registry, self.shelf.settings, ask)
+        return await asyncio.to_thread(forecast, self.registry, self.shelf.settings, ask, self.talk.context)
 
     async def devices(self) -> Sequence[Mapping[str, Any]]:
         held = self.card.held() if self.card is not None else {}
