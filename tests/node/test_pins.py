@@ -106,4 +106,4 @@ def test_a_server_says_what_will_be_where(registry: Registry) -> None:
     assert said[0].startswith(f"{EMBEDDED} at 128x128, ")
     assert "s a picture" in said[0] and "an hour of a queue" in said[0]
     assert any(line.startswith("  ggml-cpu: ") and "diffusion" in line for line in said)
-    assert "tiny: on the CPU, 512 tokens" in said
+    assert "tiny: on the CPU, 2 conversations of 256 tokens" in said

@@ -44,7 +44,7 @@ def announced(registry: Registry, engine: EngineSettings, pins: Pins, talk: Talk
 
 def words(name: str, path: Path, talk: Talk, card: Card | None, pictures: int) -> str:
     if card is None:
-        return f"{name}: on the CPU, {talk.context} tokens"
+        return f"{name}: on the CPU, {talk.settings.slots} conversations of {talk.settings.context} tokens"
     model, most = read_language_model(path), talk.settings.n_gpu_layers
     alone, beside = (model.most_layers(room, talk.context) for room in (card.total, card.total - pictures))
     alone, beside = ((n if most < 0 else min(n, most)) for n in (alone, beside))
