@@ -7,6 +7,7 @@ import io
 import json
 import os
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from openai import BadRequestError, OpenAI
+from openai import APIStatusError, BadRequestError, OpenAI
 from PIL import Image
 
 from llm.tiny_model import write_model
 from relight.demo import SIZE
+from relight.node.commands import show_devices, show_jobs
 from served import PICTURES, WORDS, Served
 
 pytestmark = [
@@ -192,6 +194,29 @@ def test_health_is_real_work_and_readiness_is_told(served: Served) -> None:
     assert served.ask("GET", "/readyz").status_code == 200
 
 
+def test_ps_and_jobs_tell_what_is_loaded_and_what_became_of_each(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.ended(served.submit(seed=31)["id"])
+    wrong = {"model": PICTURES, "request": {"prompt": "x", "width": 65, "height": 64}}
+    failed = served.ended(served.ask("POST", "/api/jobs", wrong).json()["id"])
+    asked = Namespace(url=served.url, json=False, limit=2)
+    show_devices(asked)
+    show_jobs(asked)
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("loaded: ") and PICTURES in line for line in said)
+    assert said[-2].startswith(f"{failed['id']}  failed") and "multiples" in said[-2]
+    assert "finished" in said[-1]
+
+
+def test_plans_are_of_pictures_and_of_conversations(served: Served) -> None:
+    pictures = served.ask("POST", "/api/plan", {"model": PICTURES, "width": 64, "height": 64})
+    assert pictures.status_code == 200 and pictures.json()["width"] == 64
+    words = served.ask("POST", "/api/plan", {"model": WORDS, "context": 512}).json()["language_model"]
+    assert words["context"] == 512 and words["file"] == f"{WORDS}.gguf"
+    assert words["n_gpu_layers"] == 0 and words["cpu_bytes"] > 0 and words["tokens_per_s"] > 0
+
+
 def test_metrics_tell_stages_bytes_cache_and_tokens(served: Served, client: OpenAI) -> None:
     for _ in range(2):
         made(client)
@@ -212,6 +237,8 @@ def test_limits_are_the_settings_and_an_order_to_stop_loses_no_job(tmp_path: Pat
         assert served.ask("POST", "/api/jobs", large).status_code == 400
         long = {"model": PICTURES, "request": {"prompt": "x" * 1_100_000}}
         assert served.ask("POST", "/api/jobs", long).status_code == 413
+        with served.client() as client, pytest.raises(APIStatusError, match="2097152"):
+            client.images.edit(model=PICTURES, image=("a.png", bytes(2_200_000)), prompt="x")
         done, running = served.submit(seed=1), served.submit(seed=2, steps=4)
         until_step(served, running["id"], 1)
         assert served.end() == 0, served.log()

@@ -208,7 +208,7 @@ class Server:
     origins: tuple[str, ...] = setting((), Many(Text("name")), "web pages whose scripts may ask (CORS)")
     directory: Path | None = setting(None, Place("folder"), "jobs and results; default: the platform's folder for data")
     max_queue: int = setting(256, Whole(1, 100_000), "jobs that may wait")
-    max_body: int = setting(64 * MIB, Size(), "of one request")
+    max_body: int = setting(64 * MIB, Size(), "of one request; twice as much with files")
     max_pixels: int = setting(4096 * 4096, Whole(64 * 64, 1 << 30), "of the pictures of one request together")
     max_batch: int = setting(16, Whole(1, 64), "pictures of one request")
     keep_days: float = setting(7.0, Real(0, 3650), "results are kept so long")

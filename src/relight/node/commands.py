@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,12 @@ def serve(a: argparse.Namespace) -> None:
         open_to_network=ours.open_to_network,
         hostnames=ours.hostnames,
         origins=ours.origins,
-        limits=Limits(json_bytes=ours.max_body, output_pixels=ours.max_pixels, output_pictures=ours.max_batch),
+        limits=Limits(
+            json_bytes=ours.max_body,
+            form_bytes=2 * ours.max_body,
+            output_pixels=ours.max_pixels,
+            output_pictures=ours.max_batch,
+        ),
         drain_s=ours.drain_seconds,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -140,16 +146,18 @@ def print_plan(node: RelightNode) -> None:
 
 def show_devices(a: argparse.Namespace) -> None:
     found = ask(a.url, "GET", "/api/devices")
+    found["loaded"] = [model["id"] for model in ask(a.url, "GET", "/v1/models")["data"] if model["loaded"]]
     if a.json:
         print(json.dumps(found))
         return
-    for device in found["devices"] if isinstance(found, dict) else found:
+    for device in found["devices"]:
         total, free = device.get("total_bytes", 0) / 2**30, device.get("free_bytes", 0) / 2**30
         held = ", ".join(
             f"{name} {size / 2**30:.2f} GiB" for name, size in device.get("held_bytes", {}).items() if size
         )
         warming = f"  warming up {device['warming']}" if device.get("warming") else ""
         print(f"{device['name']:10} {device['kind']:9} {total:6.1f} GiB, {free:.1f} free  {held}{warming}")
+    print(f"loaded: {', '.join(found['loaded']) or 'no model'}")
 
 
 def show_jobs(a: argparse.Namespace) -> None:
@@ -157,9 +165,22 @@ def show_jobs(a: argparse.Namespace) -> None:
     if a.json:
         print(json.dumps(found))
         return
-    for job in found["jobs"] if "jobs" in found else found["data"]:
-        step = f" {job['step']}/{job['of']}" if job.get("step") is not None else ""
-        print(f"{job['id']}  {job['state']:10} {job['model']}  {job.get('stage') or ''}{step}")
+    for job in found["jobs"]:
+        print(f"{job['id']}  {job['state']:10} {job['model']}  {standing(job)}".rstrip())
+    if not found["jobs"]:
+        print("no jobs")
+
+
+def standing(job: Mapping[str, Any]) -> str:
+    """How far a job is, or what became of it."""
+    if job["error"] is not None:
+        return str(job["error"]["message"])
+    if job["state"] in ("queued", "running"):
+        done = f"{job['stage']} {job['step']}/{job['of']}" if job["step"] is not None else job["stage"] or ""
+        place = f"{job['position']} before it" if job["state"] == "queued" and job["position"] is not None else done
+        left = f"{job['seconds_left']:.0f} s left" if job["seconds_left"] is not None else ""
+        return ", ".join(filter(None, (place, left)))
+    return ""
 
 
 def cancel_job(a: argparse.Namespace) -> None:
