@@ -74,8 +74,8 @@ class GatewaySettings:
             raise ConfigError(f"port {self.port}: 0 to 65535")
         if not is_loopback(self.host) and not self.keys and not self.open_to_network:
             raise ConfigError(
-                f"host {self.host}: others can reach it and there is no API key; make one (relight serve --new-key NAME), "
-                "listen on 127.0.0.1, or let everybody use this machine (--open-to-network)"
+                f"host {self.host}: others can reach it and there is no API key; make one with relight "
+                "serve --new-key NAME, listen on 127.0.0.1, or let everybody use this machine (--open-to-network)"
             )
         for origin in self.origins:
             if origin == "*" or "://" not in origin or origin.rstrip("/") != origin:
