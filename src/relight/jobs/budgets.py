@@ -13,6 +13,9 @@ from relight.planner.placement import TILED, Measure, Placement
 MARGIN = 0.02
 """Of a budget, as exact as bytes are known before. CLIP-L in F16 takes 236.4 MiB with its buffer; the published recipe
 allows it 235."""
+SMALL_TILES = (24, 16)
+"""Latent pixels of tiles that only a budget makes so small: overlaps are most of them. The published recipe allows the
+autoencoder 160 MB."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Within:
         return placement
 
     def _fitted(self, component: str, device: str, placement: Placement, tiles: Sequence[int]) -> Placement:
-        smaller = [tile for tile in tiles if tile <= placement.tile] if component in TILED else []
+        smaller = [tile for tile in _down(tiles) if tile <= placement.tile] if component in TILED else []
         devices = [device, "ggml-cpu"] if device == "cpu" and component in TILED else [device]
         choices = [(where, tile) for where in devices for tile in smaller or [placement.tile]]
         for where, tile in choices[:-1]:
@@ -77,6 +80,11 @@ class Within:
         where, tile = choices[-1]
         self(component, where, {"tile": tile, "batch": placement.batch})
         return _moved(placement, component, where, tile)
+
+
+def _down(tiles: Sequence[int]) -> list[int]:
+    """With the small ones after them; a single tile is the one the user named."""
+    return [*tiles, *(tile for tile in SMALL_TILES if tile < tiles[-1])] if len(tiles) > 1 else list(tiles)
 
 
 def _moved(placement: Placement, component: str, device: str, tile: int) -> Placement:
