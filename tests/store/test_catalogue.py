@@ -12,10 +12,13 @@ import pytest
 
 import checkpoints as made
 import tiny_sd
+from llm.tiny_model import write_model
+from relight import demo
 from relight.errors import RequestError, StoreError
 from relight.store.catalogue import find_model, models, remove, verify, verify_header, weights_in
 from relight.store.manifest import KeptFile, Manifest, find_manifest, own_place
 from relight.store.places import Places
+from relight.tuning.commands import default_models
 from relight.weights.container import open_container
 from relight.weights.folder import Components, find_components
 
@@ -68,6 +71,18 @@ def test_a_set_is_listed_with_family_formats_and_size(places: Places) -> None:
     assert {"Q8_0", "F32"} <= set(model.formats)
     assert model.size == sum(file.size for file in manifest.files)
     assert json.loads(json.dumps(model.as_dict()))["complete"] is True
+
+
+def test_the_warm_up_takes_sets_that_draw(places: Places) -> None:
+    assert default_models() == [demo.EMBEDDED]
+    pulled(places, "flux-tiny", ROLES)
+    for name, role in (("qwen-tiny", "model"), ("ae-tiny", "vae")):
+        place = own_place(places, REPO, f"{name}.gguf")
+        if role == "model":
+            write_model(place)
+        pulled(places, name, {place.name: role})
+    assert [model.family for model in models(places) if model.name == "qwen-tiny"] == ["language model"]
+    assert default_models() == ["flux-tiny"]
 
 
 def test_a_set_says_what_it_lacks(places: Places) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import checkpoints as made
+from llm.tiny_model import write_model
 from relight.errors import ModelFileError
 from relight.weights.identify import as_dict, describe, identify
 from relight.weights.names import clip_names, flux_names, t5_names, vae_names
@@ -90,6 +91,13 @@ def test_all_in_one_file_lists_every_network(tmp_path: Path) -> None:
         ("CLIP text encoder, 64 wide", "conditioner.embedders.0.transformer.", True),
         ("CLIP text encoder, 8 wide", "conditioner.embedders.1.model.", True),
     }
+
+
+def test_a_language_model_is_told_who_takes_it(tmp_path: Path) -> None:
+    said = describe(identify(write_model(tmp_path / "tiny.gguf")))
+    assert "relight chat and --llm take it" in said[2]
+    theirs = made.safetensors(tmp_path / "x.safetensors", {"model.layers.0.self_attn.q_proj.weight": np.zeros((8, 8))})
+    assert "relight does not run it" in "".join(describe(identify(theirs)))
 
 
 def test_unknown_networks_are_counted_all_the_same(tmp_path: Path) -> None:

@@ -87,13 +87,22 @@ def _files(model: Any) -> Any:
 
 
 def default_models() -> list[Any]:
-    """Pulled sets of pictures that are whole; without one, what ships with relight."""
+    """Pulled sets of pictures that are whole; without one, what ships with relight. A language model is none, nor is
+    an upscaler alone."""
     from relight import demo
     from relight.store.catalogue import models
     from relight.store.places import Places
 
-    whole = [each.name for each in models(Places.of()) if not each.missing and "llama" not in each.family.lower()]
+    whole = [each.name for each in models(Places.of()) if not each.missing and _draws(each.name)]
     return whole or [demo.EMBEDDED]
+
+
+def _draws(name: str) -> bool:
+    try:
+        _files(name)
+    except RelightError:
+        return False
+    return True
 
 
 def _print(warmed: Any, as_json: bool) -> None:

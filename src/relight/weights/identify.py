@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from relight.weights import names
 from relight.weights.assembly import place_names
 from relight.weights.container import Container, open_container
 from relight.weights.families import TITLES
@@ -225,7 +226,9 @@ def describe(identity: Identity) -> list[str]:
 def _describe_component(component: Component) -> list[str]:
     names_as = f", names as {component.names_as} writes them" if component.names_as else ""
     prefix = f" after {component.prefix!r}" if component.prefix else ""
-    use = f"use as {flag(component.kind)}" if component.usable else "relight does not run it"
+    talks = (component.kind, component.names_as) == ("language model", names.LLAMA_CPP)
+    use = "relight chat and --llm take it" if talks else "relight does not run it"
+    use = f"use as {flag(component.kind)}" if component.usable else use
     amount = f"{component.tensors} tensors, {_count(component.parameters)} parameters, {gib(component.bytes)}"
     lines = [f"  {component.family} ({component.kind}): {amount}{names_as}{prefix}; {use}"]
     if component.sizes:
