@@ -117,3 +117,9 @@ def test_what_is_wrong_is_refused_with_what_would_be_right(kind: Kind, given: An
 @given(st.integers(1, 1 << 50))
 def test_every_size_reads_back_as_the_same_bytes(nbytes: int) -> None:
     assert Size().parse(Size().plain(nbytes), HERE) == nbytes
+
+
+@pytest.mark.parametrize("text", ["9.3GB", "6.5GB", "235MB", "1TB"])
+def test_a_size_is_written_as_people_write_it(text: str) -> None:
+    kind = Size()
+    assert kind.plain(kind.parse(text, Path("/"))) == text

@@ -295,11 +295,12 @@ class Tiling:
 
 
 def size_text(nbytes: int) -> str:
-    """In the largest unit; it reads back as the same bytes."""
+    """In the largest unit, as short as it reads back as the same bytes."""
     for unit in "tgmk":
-        text = f"{nbytes / UNITS[unit]:.10f}".rstrip("0").rstrip(".")
-        if nbytes >= UNITS[unit] and round(float(text) * UNITS[unit]) == nbytes:
-            return f"{text}{unit.upper()}B"
+        for digits in range(11):
+            text = f"{nbytes / UNITS[unit]:.{digits}f}"
+            if nbytes >= UNITS[unit] and round(float(text) * UNITS[unit]) == nbytes:
+                return f"{text}{unit.upper()}B"
     return f"{nbytes / UNITS['k']!r}KB"
 
 
