@@ -60,7 +60,9 @@ class Backend:
         "`precompiled` runs the warm-up before the first picture",
     )
     pipeline_cache: Path | None = setting(
-        None, Place("folder"), "where the driver keeps compiled shaders; default: the driver's own folder"
+        None,
+        Place("folder"),
+        "where the driver keeps compiled shaders; default: relight/pipelines in the user's cache folder",
     )
 
 
