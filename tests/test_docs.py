@@ -46,6 +46,7 @@ MAY_IMPORT = {
         "store.recipes",
         "tuning.tables",
         "tuning.tuned",
+        "tuning.identity",
     },
     "tuning": {
         "graph",

@@ -108,13 +108,14 @@ def _totals(plan: Plan) -> Iterator[str]:
     yield (
         f"{duration(course.total.value)} a request ({course.total.source}), "
         f"{rate(plan.pictures_per_hour)} pictures an hour {many}; "
-        f"the first takes {duration(course.first)} more for loading"
+        f"the first takes {duration(course.first)} more for loading from memory (estimated)"
     )
     if course.parts["diffusion"].device != "cpu" and plan.machine.gpu is not None:
         if placement.keep_programs:
             yield "resident together: all weights and all buffers; nothing is swapped"
         else:
-            yield f"resident together: all weights; buffers one at a time, {course.swap_s:.2f} s a picture to set up"
+            swap = f"{course.swap_s:.2f} s a picture to set up (estimated)"
+            yield f"resident together: all weights; buffers one at a time, {swap}"
     rows = f", {placement.batch} row{'s' * (placement.batch > 1)} a call of the UNet" if len(plan.batches) > 1 else ""
     yield f"VAE tiles of {placement.tile} latent pixels{rows}"
     yield f"to run it so: {plan.flags}"

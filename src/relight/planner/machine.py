@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ HEADROOM_BYTES = GIB // 4
 NVIDIA_DRIVER_BYTES = 74_000_000
 """Taken beside what is allocated, whatever the picture (docs/measurements.md, Memory)."""
 H100_CORES = 132
+UNKNOWN_CARD = replace(rates.of_card(PROFILES["rx580-8g"]), source="those of an RX 580, since this card is not known")
 DISK_BYTES_S = {"ssd": 1.5e9, "disk": 0.13e9}
 """Cold reads of large files: an NVMe drive in an old slot, a spinning disk."""
 
@@ -132,9 +133,15 @@ def of_profile(profile: Profile, max_vram: int | None = None) -> Gpu:
 
 
 def of_device(
-    found: Mapping[str, Any], budget: int, profile: Profile | None = None, *, origin: str = "this machine"
+    found: Mapping[str, Any],
+    budget: int,
+    profile: Profile | None = None,
+    *,
+    origin: str = "this machine",
+    largest: int | None = None,
 ) -> Gpu:
-    """A device as a worker describes it. Its rates: calibrated, or of the card of that name, else of an RX 580."""
+    """A device as a worker describes it, whose driver allocates at most `largest` bytes at once. Its rates: calibrated,
+    or of the card of that name, else of an RX 580."""
     description = str(found["description"])
     known = rates.known(description)
     named = rates.card_named(description)
@@ -146,8 +153,8 @@ def of_device(
         total=total,
         budget=budget,
         used=total - free,
-        max_allocation=profile.max_allocation_bytes if profile else None,
-        rates=known or rates.of_card(PROFILES[named if named in PROFILES else "rx580-8g"]),
+        max_allocation=profile.max_allocation_bytes if profile else largest,
+        rates=known or (rates.of_card(PROFILES[named]) if named in PROFILES else UNKNOWN_CARD),
         driver_bytes=NVIDIA_DRIVER_BYTES if nvidia else 0,
         cores=H100_CORES if known else PROFILES[named].cores if named in PROFILES else UNKNOWN_CORES,
         origin=origin,

@@ -15,7 +15,7 @@ from relight.planner.estimate import NoTimings, Timings
 from relight.planner.machine import HEADROOM_BYTES, Gpu, Machine
 from relight.planner.networks import Networks
 from relight.planner.profiles import Profile, find_profile, pretended
-from relight.tuning import tables
+from relight.tuning import identity, tables
 from relight.tuning.tuned import here, signature
 from relight.workers.process import Worker
 
@@ -97,7 +97,18 @@ def present_gpu(max_vram: int | None, named: str | None = None) -> Gpu | None:
     found = next(fitting, None)
     if found is None and named is not None:
         raise ConfigError(f"no device {named}; this machine has {', '.join(each['name'] for each in devices)}")
-    return None if found is None else machines.of_device(found, allowed(found, max_vram, profile), profile)
+    if found is None:
+        return None
+    largest = largest_allocation(str(found["description"]), int(found["memory_total"]))
+    return machines.of_device(found, allowed(found, max_vram, profile), profile, largest=largest)
+
+
+def largest_allocation(description: str, total: int) -> int | None:
+    """Bytes that the driver of a device allocates at once; None where that is all there is, or no driver says."""
+    said = (each for each in identity.probed() if each.get("name") and each["name"] in description)
+    found = next(said, {})
+    largest = found.get("max_buffer_bytes") or found.get("max_allocation_bytes") or total
+    return largest if largest < total else None
 
 
 def allowed(gpu: Mapping[str, Any], max_vram: int | None, profile: Profile | None) -> int:
