@@ -19,8 +19,8 @@ MOST_COLUMN_BYTES = 640 << 20
 """Of im2col's matrix: a picture's edge is not worth more memory than this."""
 UNKNOWN_CORES = 32
 """What ggml assumes of a GPU that does not say."""
-
-
+VIEW_ALIGNMENT = 256
+"""No driver asks for more; kernels that bind a view need its start aligned."""
 GPU_CHUNK_BYTES = 1 << 30
 CHUNK_VARIABLE = "GGML_VK_SUBALLOCATION_BLOCK_SIZE"
 

@@ -15,10 +15,16 @@ import numpy as np
 
 from relight.executors.arena import Arena, Spot
 from relight.executors.base import CompileOptions
-from relight.executors.choices import UNKNOWN_CORES, chunk_bytes, queries_a_chunk, uses_direct_convolution, uses_flash
+from relight.executors.choices import (
+    UNKNOWN_CORES,
+    VIEW_ALIGNMENT,
+    chunk_bytes,
+    queries_a_chunk,
+    uses_direct_convolution,
+    uses_flash,
+)
 from relight.graph import Graph, Tensor
 
-VIEW_ALIGNMENT = 256
 NOWHERE = np.empty(1, np.float32)
 
 

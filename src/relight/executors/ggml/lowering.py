@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from relight.executors.base import CompileOptions
-from relight.executors.choices import queries_a_chunk, uses_direct_convolution, uses_flash
+from relight.executors.choices import VIEW_ALIGNMENT, queries_a_chunk, uses_direct_convolution, uses_flash
 from relight.executors.ggml.api import F16, F32, I32, PREC_F32, ROPE_MROPE, SCALE_NEAREST, ffi
 from relight.executors.ggml.devices import Device
 from relight.graph import Graph, Tensor
 
 Value = Any  # ggml_tensor *
 WIDE_RANGE_SCALE = 64.0
-VIEW_ALIGNMENT = 256  # no driver asks for more; kernels that bind a view need its start aligned
 
 
 class Lowering:
