@@ -36,9 +36,7 @@ from relight.planner.estimate import NoTimings
 from relight.planner.forecast import Forecast
 from relight.planner.placement import GIB, Measure, Placement, place
 from relight.planner.stages import Course
-
-MAX_ROWS = 16
-"""Rows of one call of the backbone at most, however much memory there is."""
+from relight.planner.workload import batch_choices
 
 
 def ignore(event: Event) -> None:
@@ -183,7 +181,7 @@ class Pipeline(AbstractContextManager["Pipeline"]):
                 tiles=tiles,
                 tile=request.tile,
                 measure=within,
-                batches=self._batches(settled),
+                batches=batch_choices(settled, self.checked),
                 cost=self._cost(settled, gpu),
             )
             choices = [request.tile] if request.tile else tiles
@@ -257,14 +255,6 @@ class Pipeline(AbstractContextManager["Pipeline"]):
         for name in names:
             self.checked.check_optional(self.fleet.files.kind(name))
         return names
-
-    def _batches(self, settled: Settled) -> list[int]:
-        """Rows the backbone may take at a time, most first: whole shares of the pictures, with all their passes."""
-        if self.checked.unet is None:
-            return [1]
-        count, rows = settled.request.batch, settled.rows
-        shares = [n for n in range(min(count, MAX_ROWS // rows), 0, -1) if count % n == 0]
-        return list(dict.fromkeys([*(n * rows for n in shares), 1]))
 
     def _adapt(self, loras: Sequence[Lora]) -> None:
         """Bring the LoRA set to the components it is for."""

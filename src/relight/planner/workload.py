@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from relight.jobs.checks import Checked
@@ -85,12 +85,15 @@ def workload_of(settled: Settled, checked: Checked) -> Workload:
         family,
         names,
         by_name,
-        tuple(batch_choices(settled.rows, request.batch) if checked.unet is not None else [1]),
+        tuple(batch_choices(settled, checked)),
         tuple([request.tile] if request.tile else tile_candidates(*largest.latent_size)),
     )
 
 
-def batch_choices(rows: int, pictures: int) -> Sequence[int]:
+def batch_choices(settled: Settled, checked: Checked) -> list[int]:
     """Rows the backbone may take at a time, most first: whole shares of the pictures, with all their passes."""
+    if checked.unet is None:
+        return [1]
+    rows, pictures = settled.rows, settled.request.batch
     shares = [n for n in range(min(pictures, MAX_ROWS // rows), 0, -1) if pictures % n == 0]
     return list(dict.fromkeys([*(n * rows for n in shares), 1]))
