@@ -18,8 +18,8 @@ from relight.images.region import FAINTEST
 from relight.jobs.families import FAMILIES, FLUX, OPTIONAL, Family
 from relight.jobs.upscalers import UPSCALERS
 from relight.sampling import latents, names, noise
+from relight.sampling.sigmas import MAX_STEPS
 
-MAX_STEPS = 1000
 MAX_BATCH = 64
 MAX_SEED = 2**63 - 1
 MAX_TEXT_TOKENS = 512
