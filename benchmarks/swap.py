@@ -36,9 +36,9 @@ from relight.ledger import Ledger
 from relight.llm.asks import LoadSettings
 from relight.node.card import Card
 from relight.node.health import Health
+from relight.node.making import KIND
 from relight.node.node import RelightNode
 from relight.node.opened import gpu_of
-from relight.node.pictures import KIND
 from relight.node.registry import EMBEDDED, Registry
 from relight.planner.language import read_language_model
 from sd_files import sd_checkpoint

@@ -33,7 +33,8 @@ from relight.jobs.request import GenerateRequest
 from relight.ledger import Job, Ledger, Limits, NewJob
 from relight.node.breaker import DEATHS, PAUSE_S, Breaker
 from relight.node.ladder import Ladder
-from relight.node.pictures import CODES, PictureLine
+from relight.node.making import CODES
+from relight.node.pictures import PictureLine
 from relight.node.shelf import PipelineShelf
 from relight.workers import patience, process, protocol
 

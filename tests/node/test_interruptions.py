@@ -24,8 +24,8 @@ from relight.llm.asks import LoadSettings
 from relight.node import interruptions
 from relight.node.card import Card
 from relight.node.interruptions import Interruptions
+from relight.node.making import KIND
 from relight.node.node import RelightNode
-from relight.node.pictures import KIND
 from relight.node.registry import Registry
 from relight.planner.language import read_language_model
 from relight.planner.machine import Machine, of_profile, this_cpu

@@ -22,7 +22,7 @@ from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import ModelFiles
 from relight.jobs.rungs import RUNGS, Rung
 from relight.ledger import Attempt, Job, Ledger, NewJob
-from relight.node import pictures
+from relight.node import making, pictures
 from relight.node.breaker import DEATHS, Breaker
 from relight.node.pictures import PictureLine
 from relight.node.shelf import PipelineShelf
@@ -314,7 +314,7 @@ def test_the_breaker_hears_how_long_the_dead_had_worked(
     worked: list[float] = []
 
     def hang(pipeline: Pipeline) -> None:
-        monkeypatch.setattr(pictures, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 600))
+        monkeypatch.setattr(making, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 600))
         raise WorkerLost("worker cpu gave no sign for 600 s")
 
     line = start(Failing(shelf, RUNGS[1], hang))

@@ -28,7 +28,9 @@ from relight.node.card import Card
 from relight.node.forecast import machine_of
 from relight.node.health import Health
 from relight.node.hub import Hub
-from relight.node.pictures import KIND, PictureLine
+from relight.node.making import KIND
+from relight.node.metrics import metrics
+from relight.node.pictures import PictureLine
 from relight.node.pins import Pins, bring
 from relight.node.prompts import Prompts
 from relight.node.registry import Registry
@@ -358,37 +360,7 @@ class RelightNode:
         return gateway.Ready(True)
 
     def metrics(self) -> Sequence[gateway.Metric]:
-        usage, breaker = self.ledger.usage(), self.line.breaker
-        held = self.card.held() if self.card is not None else {}
-        return [
-            gateway.Metric("jobs", "gauge", "Jobs by state", [({"state": s}, n) for s, n in usage.jobs.items()]),
-            gateway.Metric(
-                "ledger_bytes", "gauge", "Files of jobs on the disk", [({}, usage.file_bytes + usage.database_bytes)]
-            ),
-            gateway.Metric("card_held_bytes", "gauge", "Of the card", [({"by": n}, b) for n, b in held.items()]),
-            gateway.Metric(
-                "worker_deaths", "counter", "Under pictures", [({"model": m}, n) for m, n in breaker.deaths().items()]
-            ),
-            gateway.Metric(
-                "model_stopped_seconds",
-                "gauge",
-                "Until a model whose workers died again and again is tried again",
-                [({"model": model}, seconds) for model, seconds in breaker.stopped().items()],
-            ),
-            gateway.Metric(
-                "busy", "gauge", "1 at work", [({"by": KIND}, self.line.busy), ({"by": NAME}, self.talk.busy)]
-            ),
-            gateway.Metric(
-                "llm_restarts", "counter", "Of the language model's process", [({}, self.talk.llm.restarts)]
-            ),
-            gateway.Metric(
-                "prompt_cache",
-                "counter",
-                "Encoders' answers that were on the disk, and that were not",
-                [({"found": word}, n) for word, n in zip(("yes", "no"), self.shelf.prompts(), strict=True)],
-            ),
-            *self.line.tally.metrics(),
-        ]
+        return metrics(self.ledger, self.line, self.talk, self.shelf, self.card)
 
     def _came(self) -> None:
         if self.warming is not None:
