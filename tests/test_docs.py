@@ -90,7 +90,17 @@ MAY_IMPORT = {
         "planner",
     },
     "configuration": {"executors.base", "jobs", "planner", "tuning", "sampling", "store", "weights.identify"},
-    "doctor": {"store", "weights", "workers", "planner.profiles", "jobs", "demo", "configuration", "ledger.schema"},
+    "doctor": {
+        "store",
+        "weights",
+        "workers",
+        "planner.profiles",
+        "jobs",
+        "demo",
+        "configuration",
+        "ledger.schema",
+        "tuning.pipelines",
+    },
     "node": {
         "gateway",
         "ledger",

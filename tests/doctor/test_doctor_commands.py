@@ -108,11 +108,16 @@ def test_this_machine_is_looked_at_with_its_settings(
     monkeypatch.setattr(whole, "Outside", lambda: outside)
     monkeypatch.setenv("RELIGHT_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("VK_PIPELINE_CACHE_DIR", "/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("MESA_SHADER_CACHE_DIR", raising=False)
     config = tmp_path / "relight.yaml"
     config.write_text("runtime:\n  io_scheduler: mq-deadline\n")
     seen.append(commands.this_machine([], config))
     assert seen[0].asked.scheduler == "mq-deadline" and seen[0].models == ()
     assert seen[0].environ["VK_PIPELINE_CACHE_DIR"] == "/nowhere"
+    assert [cache.path for cache in seen[0].caches] == [str(tmp_path / "relight/pipelines")]
+    monkeypatch.setenv("MESA_SHADER_CACHE_DIR", str(tmp_path / "mine"))
+    assert [cache.path for cache in commands.this_machine([], config).caches] == [str(tmp_path / "mine")]
     with pytest.raises(RequestError, match="no-such-model"):
         commands.this_machine(["no-such-model"], config)
     config.write_text("runtime:\n  io_schedule: none\n")

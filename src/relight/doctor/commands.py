@@ -64,12 +64,15 @@ def this_machine(models: list[str], config: Path | None = None) -> Machine:
     from relight.doctor.machine import Outside, snapshot
     from relight.doctor.models import model_sets
     from relight.store.places import Places
+    from relight.tuning import pipelines
 
     asked = settings(config)
     places = Places.of()
     folders = [str(folder) for folder in places.folders().values()]
     sets = model_sets(models, places)
-    return snapshot(System(), Outside(), sets, model_folder=str(places.directory), other_folders=folders, asked=asked)
+    kept = pipelines.variables(pipelines.cache_home() / pipelines.FOLDER)  # of workers, where the user sets nothing
+    system = System(environ=kept | {name: value for name, value in os.environ.items() if value or name not in kept})
+    return snapshot(system, Outside(), sets, model_folder=str(places.directory), other_folders=folders, asked=asked)
 
 
 def settings(config: Path | None) -> Asked:
