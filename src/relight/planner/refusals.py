@@ -56,7 +56,7 @@ def _ways_for_diffusion(here: Mapping[str, MemoryUse], budget: int) -> list[str]
         ways.append(f"a picture of at most {share:.0%} of the pixels")
     room = budget - (peak(list(here.values()), False) - diffusion.weights)
     if room >= diffusion.weights / 4:
-        ways.append(f"a smaller quantisation, with at most {amount(room)} of diffusion weights")
+        ways.append(f"a smaller quantisation (relight quantize), with at most {amount(room)} of diffusion weights")
     return ways
 
 
