@@ -175,7 +175,8 @@ def _fitting(array: np.ndarray, format_name: str, small: str) -> str:
     return format_name if whole else small
 
 
-def prefixed(prefix: str, tensors: Mapping[str, np.ndarray]) -> Arrays:
+def prefixed[V](prefix: str, tensors: Mapping[str, V]) -> dict[str, V]:
+    """Arrays, or shapes."""
     return {prefix + name: array for name, array in tensors.items()}
 
 

@@ -7,6 +7,8 @@ import json
 import math
 from pathlib import Path
 
+from checkpoints import prefixed
+
 Shapes = dict[str, tuple[int, ...]]
 
 PUBLISHED: dict[str, dict[str, tuple[list[int], str]]] = json.loads(
@@ -33,10 +35,6 @@ def original(network: str) -> Shapes:
     return found
 
 
-def after(prefix: str, shapes: Shapes) -> Shapes:
-    return {prefix + name: shape for name, shape in shapes.items()}
-
-
 def zeros(path: Path, shapes: Shapes, dtype: str = "F16", **metadata: str) -> Path:
     """A safetensors file with a hole for its values, which takes no room."""
     header: dict[str, object] = {"__metadata__": metadata}
@@ -55,9 +53,9 @@ def zeros(path: Path, shapes: Shapes, dtype: str = "F16", **metadata: str) -> Pa
 
 def sd1_checkpoint() -> Shapes:
     return (
-        after("model.diffusion_model.", original("sd1_unet"))
-        | after("first_stage_model.", original("vae_4"))
-        | after("cond_stage_model.transformer.", theirs("clip_l"))
+        prefixed("model.diffusion_model.", original("sd1_unet"))
+        | prefixed("first_stage_model.", original("vae_4"))
+        | prefixed("cond_stage_model.transformer.", theirs("clip_l"))
         | {"cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77)}
         | {"betas": (1000,), "model_ema.decay": (), "alphas_cumprod": (1000,)}
     )
@@ -65,25 +63,25 @@ def sd1_checkpoint() -> Shapes:
 
 def sd2_checkpoint() -> Shapes:
     return (
-        after("model.diffusion_model.", original("sd2_unet"))
-        | after("first_stage_model.", original("vae_4"))
-        | after("cond_stage_model.model.", original("clip_h") | {"text_projection": (1024, 1024), "logit_scale": ()})
+        prefixed("model.diffusion_model.", original("sd2_unet"))
+        | prefixed("first_stage_model.", original("vae_4"))
+        | prefixed("cond_stage_model.model.", original("clip_h") | {"text_projection": (1024, 1024), "logit_scale": ()})
     )
 
 
 def sdxl_checkpoint() -> Shapes:
     return (
-        after("model.diffusion_model.", original("sdxl_unet"))
-        | after("first_stage_model.", original("vae_4"))
-        | after("conditioner.embedders.0.transformer.", theirs("clip_l"))
-        | after("conditioner.embedders.1.model.", original("clip_g") | {"logit_scale": ()})
+        prefixed("model.diffusion_model.", original("sdxl_unet"))
+        | prefixed("first_stage_model.", original("vae_4"))
+        | prefixed("conditioner.embedders.0.transformer.", theirs("clip_l"))
+        | prefixed("conditioner.embedders.1.model.", original("clip_g") | {"logit_scale": ()})
     )
 
 
 def averages(model: str) -> Shapes:
     """LitEma's copies: dots left out."""
     unet = {name.replace(".", ""): shape for name, shape in original(f"{model}_unet").items()}
-    return after("model_ema.diffusion_model", unet)
+    return prefixed("model_ema.diffusion_model", unet)
 
 
 CHECKPOINTS = {"sd1": sd1_checkpoint, "sd2": sd2_checkpoint, "sdxl": sdxl_checkpoint}

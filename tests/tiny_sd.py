@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import checkpoints
+from checkpoints import prefixed
 from golden.weights import UnetSpec, controlnet_shapes, random_weights, unet_shapes
 from relight.jobs.request import ModelFiles
 from tiny_flux import CLIP_TOKENS
@@ -20,8 +21,8 @@ WIDTH = 64
 
 def sd1(path: Path, in_channels: int = 4) -> ModelFiles:
     """One file with UNet, CLIP-L and autoencoder."""
-    shapes = under("model.diffusion_model.", unet_shapes(sd1_spec(in_channels)))
-    shapes |= under("cond_stage_model.transformer.", clip()) | under("first_stage_model.", vae())
+    shapes = prefixed("model.diffusion_model.", unet_shapes(sd1_spec(in_channels)))
+    shapes |= prefixed("cond_stage_model.transformer.", clip()) | prefixed("first_stage_model.", vae())
     file = (write(path, shapes),)
     return ModelFiles.of_family("sd1", dict.fromkeys(("unet", "clip_l", "vae"), file))
 
@@ -29,11 +30,11 @@ def sd1(path: Path, in_channels: int = 4) -> ModelFiles:
 def sdxl(path: Path) -> ModelFiles:
     """One file with UNet, CLIP-L, CLIP-G as OpenCLIP writes it, and autoencoder."""
     spec = UnetSpec((64, 64), (0, 1), 1, 2 * WIDTH, label=WIDTH + 6 * 256)
-    shapes = under("model.diffusion_model.", unet_shapes(spec))
-    shapes |= under("conditioner.embedders.0.transformer.", clip()) | under(
+    shapes = prefixed("model.diffusion_model.", unet_shapes(spec))
+    shapes |= prefixed("conditioner.embedders.0.transformer.", clip()) | prefixed(
         "conditioner.embedders.1.model.", open_clip()
     )
-    shapes |= under("first_stage_model.", vae())
+    shapes |= prefixed("first_stage_model.", vae())
     file = (write(path, shapes),)
     return ModelFiles.of_family("sdxl", dict.fromkeys(("unet", "clip_l", "clip_g", "vae"), file))
 
@@ -58,10 +59,6 @@ def write(path: Path, shapes: Shapes, seed: int = 1) -> Path:
             if part in name:
                 arrays[name] *= np.float32(factor)
     return checkpoints.safetensors(path, arrays, "F16")
-
-
-def under(prefix: str, shapes: Shapes) -> Shapes:
-    return {prefix + name: shape for name, shape in shapes.items()}
 
 
 def clip() -> Shapes:

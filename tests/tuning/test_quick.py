@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import tiny_sd
 from relight.errors import ConfigError
 from relight.jobs.checks import Checked
 from relight.jobs.request import GenerateRequest, ModelFiles
@@ -23,11 +22,6 @@ from relight.tuning.warm import Task, Warmup
 
 MACHINE = Machine(this_cpu())
 REQUEST = GenerateRequest(prompt="", width=64, height=64, steps=2, seed=1)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
-    return tiny_sd.sd1(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import tiny_sd
 from relight.executors.base import CompileOptions
 from relight.jobs.engine import EngineSettings
 from relight.jobs.request import GenerateRequest, ModelFiles
@@ -49,11 +48,6 @@ class ScriptedBench(Bench):
         if submit is not None and component == "diffusion":
             self.tried.append(submit)
         return Timed(component, signature, executor, dict(sizes), options, self.run_s * SPEED[submit])
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
-    return tiny_sd.sd1(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import tiny_sd
 from relight.executors.base import CompileOptions
 from relight.jobs.engine import EngineSettings
 from relight.jobs.fleet import Fleet
@@ -23,11 +22,6 @@ from relight.tuning.warm import Warmup, alternatives, needs
 
 MACHINE = Machine(this_cpu())
 REQUEST = GenerateRequest(prompt="", width=64, height=64, steps=2, seed=1)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
-    return tiny_sd.sd1(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from published import CHECKPOINTS, PUBLISHED, Shapes, after, averages, original, sd1_checkpoint, theirs, zeros
+from checkpoints import prefixed
+from published import CHECKPOINTS, PUBLISHED, Shapes, averages, original, sd1_checkpoint, theirs, zeros
 from relight.weights.checkpoint import Checkpoint, open_component
 from relight.weights.identify import Identity, as_dict, describe, identify
 from relight.weights.names import clip_names
@@ -78,7 +79,7 @@ def test_a_tensor_of_diffusers_keeps_its_values_under_its_new_name(tmp_path: Pat
 )
 @pytest.mark.parametrize("layout", ["diffusers", "control_model.", ""])
 def test_controlnet_reads_the_same_from_every_publisher(network: str, family: str, layout: str, tmp_path: Path) -> None:
-    shapes = theirs(network) if layout == "diffusers" else after(layout, original(network))
+    shapes = theirs(network) if layout == "diffusers" else prefixed(layout, original(network))
     checkpoint = open_component("controlnet", zeros(tmp_path / "control.safetensors", shapes))
     assert {name: checkpoint.shape(name) for name in checkpoint} == original(network)
     assert (checkpoint.family, checkpoint.model) == (f"{family} ControlNet", network.split("_")[0])

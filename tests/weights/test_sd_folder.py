@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import checkpoints as made
-from published import CHECKPOINTS, after, original, sd1_checkpoint, sdxl_checkpoint, theirs, zeros
+from checkpoints import prefixed
+from published import CHECKPOINTS, original, sd1_checkpoint, sdxl_checkpoint, theirs, zeros
 from relight.errors import ModelFileError
 from relight.weights.checkpoint import open_component
 from relight.weights.folder import find_components
@@ -116,7 +117,7 @@ def test_what_sd2_predicts_is_looked_for_beside_it(
 
 
 def test_a_refiner_is_no_model_and_is_named(tmp_path: Path) -> None:
-    refiner = after("model.diffusion_model.", original("sdxl_unet") | {"label_emb.0.0.weight": (1280, 2560)})
+    refiner = prefixed("model.diffusion_model.", original("sdxl_unet") | {"label_emb.0.0.weight": (1280, 2560)})
     path = zeros(tmp_path / "sd_xl_refiner_1.0.safetensors", refiner)
     with pytest.raises(ModelFileError, match="holds SDXL refiner UNet, not a model"):
         find_components(path)

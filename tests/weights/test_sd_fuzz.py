@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny_sd
+from checkpoints import prefixed
 from golden.small_nets import compact_shapes, rrdb_shapes, taesd_shapes
 from golden.weights import UNETS, controlnet_shapes, unet_shapes
-from published import Shapes, after, averages, original, theirs, zeros
+from published import Shapes, averages, original, theirs, zeros
 from relight.errors import ModelFileError
 from relight.weights.checkpoint import open_component
 from relight.weights.identify import as_dict, describe, identify
@@ -23,7 +24,7 @@ NETWORKS: dict[str, Shapes] = {
     "unet": unet_shapes(UNETS["sdxl"]),
     "unet of diffusers": theirs("sd1_unet"),
     "averages": averages("sd1"),
-    "controlnet": after("control_model.", controlnet_shapes(UNETS["sd1"])),
+    "controlnet": prefixed("control_model.", controlnet_shapes(UNETS["sd1"])),
     "controlnet of diffusers": theirs("sd1_controlnet"),
     "open_clip": tiny_sd.open_clip(),
     "clip": theirs("clip_g"),
