@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,12 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     there = [n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.RelightError)]
     assert sorted(["RelightError", *drawn]) == sorted(there)
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by it: with two of a name nothing is collected."""
+    names = sorted(file.name for file in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert [name for name, following in pairwise(names) if name == following] == []
 
 
 def test_the_lock_is_of_this_project_and_names_only_pypi() -> None:
