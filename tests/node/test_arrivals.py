@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from ledgers import new_job
-from relight.errors import RequestError
+from relight.errors import LedgerError, RequestError
 from relight.ledger import NewJob
 from relight.node.arrivals import Arrivals
 
@@ -87,5 +87,18 @@ def test_who_left_before_his_turn_is_not_written() -> None:
         assert await stays == "stays's job" and await first == "first's job"
         assert desk.batches == [["first"], ["stays"]]
         desk.arrivals.close()
+
+    asyncio.run(run())
+
+
+def test_where_nothing_can_be_written_nobody_waits_for_ever() -> None:
+    def broken(asks: Sequence[Ask]) -> list[str | Exception]:
+        raise LedgerError("the disk is gone")
+
+    async def run() -> None:
+        arrivals: Arrivals[str] = Arrivals(broken)
+        with pytest.raises(LedgerError, match="disk is gone"):
+            await asyncio.wait_for(arrivals.submit(lambda: new_job("a"), False), DEADLINE_S)
+        arrivals.close()
 
     asyncio.run(run())

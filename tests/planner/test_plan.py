@@ -76,7 +76,10 @@ def test_where_nothing_fits_the_cpu_is_taken_and_what_would_fit_is_named(plan_of
     assert devices(found)["diffusion"] == "ggml-cpu" and "diffusion runs on the CPU" in found.notes[0]
     assert found.pulls == ("flux-schnell-q2",)
     text = "\n".join(explain.lines(found))
-    assert "would fit: relight pull flux-schnell-q2" in text and "a smaller quantisation (relight quantize), with at most" in text
+    assert (
+        "would fit: relight pull flux-schnell-q2" in text
+        and "a smaller quantisation (relight quantize), with at most" in text
+    )
 
 
 def test_what_is_told_to_go_where_it_does_not_fit_is_refused(plan_of: PlanOf) -> None:

@@ -42,11 +42,17 @@ class Arrivals[T]:
                     futures.append(future)
                 except Exception as error:
                     future.set_exception(error)
-        for future, outcome in zip(futures, self._write_all(asks) if asks else (), strict=True):
+        for future, outcome in zip(futures, self._written(asks), strict=True):
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+    def _written(self, asks: Sequence[tuple[NewJob, bool]]) -> Sequence[T | Exception]:
+        try:
+            return self._write_all(asks) if asks else ()
+        except Exception as error:  # nobody may wait for ever
+            return [error] * len(asks)
 
     def close(self) -> None:
         """What was not begun is not written."""
