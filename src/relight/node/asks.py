@@ -9,8 +9,6 @@ from relight.gateway import node as gateway
 from relight.llm import asks as llm
 from relight.llm import reasoning
 
-USUAL = llm.Sampling()
-
 
 def chat(ask: gateway.ChatAsk) -> llm.ChatAsk:
     return llm.ChatAsk(
