@@ -26,9 +26,10 @@ from relight.jobs.pipeline import Pipeline
 from relight.jobs.request import GenerateRequest, ModelFiles
 from relight.jobs.settle import settle
 from relight.planner import stages
+from relight.planner.amounts import GIB
 from relight.planner.estimate import NOTHING, NoTimings, Seconds
 from relight.planner.forecast import Forecast
-from relight.planner.placement import GIB, Placement
+from relight.planner.placement import Placement
 from relight.planner.stages import Course, Part
 from relight.workers.protocol import Message
 

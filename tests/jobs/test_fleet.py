@@ -14,8 +14,8 @@ from relight.jobs import gpu, lanes
 from relight.jobs.engine import EngineSettings
 from relight.jobs.fleet import Fleet
 from relight.jobs.request import ModelFiles
+from relight.planner.amounts import GIB
 from relight.planner.machine import HEADROOM_BYTES
-from relight.planner.placement import GIB
 from relight.planner.profiles import PROFILES
 from relight.workers.protocol import Message
 

@@ -11,8 +11,9 @@ import pytest
 
 from relight.errors import DoesNotFit
 from relight.executors.base import MemoryUse
+from relight.planner.amounts import GIB, peak
 from relight.planner.backends import parse
-from relight.planner.placement import GIB, Placement, peak, place
+from relight.planner.placement import Placement, place
 
 TILES = [128, 72, 54, 44, 39, 35, 32]
 VAE_BUFFER = {128: 2.5, 72: 0.87, 54: 0.5, 44: 0.35, 39: 0.28, 35: 0.23, 32: 0.2}

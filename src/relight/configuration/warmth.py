@@ -18,7 +18,6 @@ from relight.planner.workload import workload
 from relight.tuning.tuned import signature
 from relight.tuning.warm import Warmup, needs
 
-GIB = 1 << 30
 Tell = Callable[[str], None]
 
 
@@ -31,7 +30,7 @@ def warm_first(settings: Settings, files: ModelFiles, request: GenerateRequest, 
         return False
     max_vram, threads = settings.engine.max_vram, settings.engine.threads
     device = backends.named_gpu(said) or (None if settings.backend.device_index is None else card(settings))
-    machine, _ = machine_for(None, max_vram / GIB if max_vram else None, threads, None, device)
+    machine, _ = machine_for(None, max_vram, threads, None, device)
     return warm_on(machine, files, request, threads, tell, said)
 
 

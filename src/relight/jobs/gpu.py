@@ -10,8 +10,8 @@ from typing import Any
 from relight.errors import ConfigError
 from relight.jobs.engine import EngineSettings
 from relight.jobs.lanes import Lanes
+from relight.planner.amounts import GIB
 from relight.planner.machine import HEADROOM_BYTES
-from relight.planner.placement import GIB
 
 GIVEN_BACK_S, SLACK_BYTES = 5.0, GIB // 16
 """How long memory of a worker that died is waited for, and what other programs may have taken meanwhile."""

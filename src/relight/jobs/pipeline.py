@@ -31,10 +31,11 @@ from relight.jobs.settle import Settled, settle
 from relight.jobs.text import TextPlan, text_stage
 from relight.jobs.upscalers import BY_MODEL, latent_method
 from relight.models.tiling import tile_candidates
+from relight.planner.amounts import GIB
 from relight.planner.backends import GPU, on_gpu, parse
 from relight.planner.estimate import NoTimings
 from relight.planner.forecast import Forecast
-from relight.planner.placement import GIB, Measure, Placement, place
+from relight.planner.placement import Measure, Placement, place
 from relight.planner.stages import Course
 from relight.planner.workload import batch_choices
 

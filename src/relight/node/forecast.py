@@ -10,14 +10,13 @@ from relight.gateway.node import PlanAsk
 from relight.jobs.engine import EngineSettings
 from relight.jobs.request import GenerateRequest
 from relight.node.registry import Registry
+from relight.planner import backends
 from relight.planner.choices import Objective
 from relight.planner.language import read_language_model
 from relight.planner.machine import Machine
 from relight.planner.outlook import TimingsOf, machine_for
 from relight.planner.plan import Ask, Plan, Planning, as_dict
 from relight.planner.together import share
-
-GIB = 1 << 30
 
 
 def forecast(registry: Registry, engine: EngineSettings, ask: PlanAsk, context: int) -> Mapping[str, Any]:
@@ -62,8 +61,8 @@ def planned(
 
 def machine_of(engine: EngineSettings) -> tuple[Machine, TimingsOf]:
     """Asked by a worker of its own."""
-    max_vram = engine.max_vram_bytes / GIB if engine.max_vram_bytes is not None else None
-    return machine_for(None, max_vram, engine.threads, None, engine.gpu, engine.max_vram_share)
+    device = backends.named_gpu(engine.backend) or engine.gpu
+    return machine_for(None, engine.max_vram_bytes, engine.threads, None, device, engine.max_vram_share)
 
 
 def card_bytes(plan: Plan) -> int:

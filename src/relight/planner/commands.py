@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from relight.planner.plan import Ask, Plan
     from relight.planner.together import Together
 
-GIB = 1 << 30
 LONGEST_CONTEXT = 1 << 21
 SIZE = re.compile(r"(\d+)x(\d+)")
 PROFILE_KEYS = "name, like, memory, reserved, max_allocation, tflops, bandwidth, pcie"
@@ -100,7 +99,7 @@ def planned(a: argparse.Namespace, ask: Ask) -> tuple[list[Plan], Together | Non
     engine = a.engine
     machine, timings = machine_for(
         a.device_profile,
-        engine.max_vram_bytes / GIB if engine.max_vram_bytes is not None else None,
+        engine.max_vram_bytes,
         engine.threads,
         a.models[0] if a.models else None,
         backends.named_gpu(engine.backend) or engine.gpu,

@@ -15,10 +15,10 @@ import psutil
 from relight.executors.choices import UNKNOWN_CORES
 from relight.executors.cores import has_openvino, physical_cores
 from relight.planner import rates
+from relight.planner.amounts import GIB
 from relight.planner.profiles import PROFILES, Profile
 from relight.planner.rates import Rates
 
-GIB = 1 << 30
 HEADROOM_BYTES = GIB // 4
 """Left to the driver and the desktop of what a device says is free."""
 NVIDIA_DRIVER_BYTES = 74_000_000

@@ -19,35 +19,31 @@ from relight.tuning import identity, tables
 from relight.tuning.tuned import here, signature
 from relight.workers.process import Worker
 
-GIB = 1 << 30
-
-
 TimingsOf = Callable[[Networks], Timings]
 
 
 def machine_for(
     profile: str | None,
-    max_vram_gib: float | None,
+    max_vram: int | None,
     threads: int | None,
     model: str | None,
     device: str | None = None,
     share: float | None = None,
 ) -> tuple[Machine, TimingsOf]:
     """With a profile that card, and of measurements those of this CPU; else what is here, and all that was measured.
-    `device` names a GPU, such as a software one that is never chosen by itself; `share` is what part of the card's
-    memory may be filled.
+    `max_vram` bytes are taken of it at most, `share` is what part of its memory may be filled. `device` names a GPU,
+    such as a software one that is never chosen by itself.
 
     Raises ConfigError for a profile that is none.
     """
     cpu = machines.this_cpu(threads)
     if model is not None and os.path.exists(model):
         cpu = replace(cpu, disk=machines.disk_rate(Path(model)))
-    bound = int(max_vram_gib * GIB) if max_vram_gib is not None else None
     if profile is not None:
-        card = machines.of_profile(named(profile), bound)
+        card = machines.of_profile(named(profile), max_vram)
         return Machine(cpu, filled(card, share, card.total)), measured(threads, None)
     held = pretended(os.environ)
-    gpu = present_gpu(bound, device)
+    gpu = present_gpu(max_vram, device)
     if gpu is not None:
         gpu = filled(gpu, share, held.memory_bytes if held else gpu.total)
     return Machine(cpu, gpu), measured(threads, held, with_gpu=True)

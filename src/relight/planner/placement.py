@@ -15,8 +15,6 @@ from relight.executors.base import MemoryUse
 from relight.planner.amounts import GIB, peak
 from relight.planner.refusals import ON_THE_CPU, refusal, too_large
 
-__all__ = ["GIB", "Measure", "Placement", "peak", "place"]
-
 LARGEST_TILE_BUFFER = GIB
 """The VAE's tiles are kept below this, also where more is free: one convolution over a large tile runs for seconds on
 an old card, past what drivers allow a single submission."""

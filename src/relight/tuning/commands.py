@@ -9,8 +9,6 @@ from typing import Any
 
 from relight.errors import ConfigError, RelightError
 
-GIB = 1 << 30
-
 
 def add_commands(commands: argparse._SubParsersAction[Any], common: argparse.ArgumentParser) -> None:
     """Add `warm` to the program's commands."""
@@ -44,9 +42,8 @@ def warm(a: argparse.Namespace) -> None:
     from relight.tuning.warm import Warmup
 
     engine = a.engine
-    bound = engine.max_vram_bytes / GIB if engine.max_vram_bytes is not None else None
     device = a.device or backends.named_gpu(engine.backend) or engine.gpu
-    machine, _ = machine_for(None, bound, engine.threads, None, device, engine.max_vram_share)
+    machine, _ = machine_for(None, engine.max_vram_bytes, engine.threads, None, device, engine.max_vram_share)
     warmup = Warmup(
         machine,
         pretended(os.environ),
