@@ -13,7 +13,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from relight.errors import RequestError
-from relight.images.read import read_image, read_image_and_mask, read_mask
+from relight.images.read import read_image, read_mask
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -72,28 +72,17 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     np.testing.assert_allclose(read_mask(saved(Image.fromarray(grey)))[0], [0, 0x12 / 255, 0x80 / 255, 1])
 
 
-def test_what_is_transparent_is_white_and_in_the_mask() -> None:
+def test_what_is_transparent_is_white() -> None:
     picture = Image.new("RGBA", (3, 1), (*RED, 255))
     picture.putpixel((1, 0), (*RED, 0))
     picture.putpixel((2, 0), (*RED, 51))
-    image, mask = read_image_and_mask(saved(picture))
-    np.testing.assert_array_equal(image[0], [RED, WHITE, (255, 204, 204)])
-    assert mask is not None
-    np.testing.assert_allclose(mask[0], [0, 1, 0.8])
-    np.testing.assert_array_equal(read_image(saved(picture)), image)
+    np.testing.assert_array_equal(read_image(saved(picture))[0], [RED, WHITE, (255, 204, 204)])
 
 
 def test_a_palettes_transparent_colour_counts() -> None:
     picture = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     picture.putpalette([255, 0, 0, 0, 0, 255])
-    image, mask = read_image_and_mask(saved(picture, transparency=1))
-    np.testing.assert_array_equal(image[0], [RED, WHITE])
-    assert mask is not None and mask.tolist() == [[0, 1]]
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_an_opaque_picture_brings_no_mask(mode: str) -> None:
-    assert read_image_and_mask(saved(Image.new(mode, (4, 4), "red")))[1] is None
+    np.testing.assert_array_equal(read_image(saved(picture, transparency=1))[0], [RED, WHITE])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
@@ -108,12 +97,11 @@ def test_greys_of_a_mask_are_kept() -> None:
     assert read_mask(saved(Image.new("L", (1, 1), 51)))[0, 0] == pytest.approx(0.2)
 
 
-def test_in_a_mask_with_transparency_the_strokes_count_or_what_was_erased() -> None:
+def test_in_a_mask_with_transparency_the_strokes_count() -> None:
     layer = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
     layer.putpixel((1, 0), (0, 0, 0, 255))
     layer.putpixel((2, 0), (0, 0, 0, 51))
     assert read_mask(saved(layer)).tolist() == [[0, 1, 0]]
-    np.testing.assert_allclose(read_mask(saved(layer), repaint="transparent"), [[1, 0, 0.8]])
 
 
 @pytest.mark.parametrize(("width", "height"), [(12_000, 12_000), (60_000, 60_000), (10_001, 5_000)])

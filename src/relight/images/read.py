@@ -9,7 +9,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -35,32 +34,13 @@ def read_image(source: Source, name: str = "image", most_pixels: int = MOST_PIXE
         return np.asarray(over_white(image))
 
 
-def read_image_and_mask(
-    source: Source, name: str = "image", most_pixels: int = MOST_PIXELS
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """As `read_image`, and a mask [H W], 1 where the picture is transparent and 0 where it is not: what an editor's
-    eraser took away is to be painted again. None for a picture without transparency."""
-    with opened(source, name, most_pixels) as image:
-        mask = 1 - alpha(image) if transparent(image) else None
-        return np.asarray(over_white(image)), mask
-
-
-def read_mask(
-    source: Source,
-    name: str = "mask",
-    repaint: Literal["opaque", "transparent"] = "opaque",
-    most_pixels: int = MOST_PIXELS,
-) -> np.ndarray:
+def read_mask(source: Source, name: str = "mask", most_pixels: int = MOST_PIXELS) -> np.ndarray:
     """What is to be painted again as float32 [H W] of 0 to 1: white, or, in a mask with transparent parts, what was
-    painted (`repaint` opaque, as A1111 reads it) or what was erased (`transparent`, as OpenAI and ComfyUI do).
-
-    A1111's painted masks are hard: opaque means more than half. Raises RequestError as `read_image` does.
+    painted, as A1111 reads it: hard, opaque means more than half. Raises RequestError as `read_image` does.
     """
     with opened(source, name, most_pixels) as image:
         if not transparent(image):
             return np.asarray(eight_bits(image).convert("L"), np.float32) / 255
-        if repaint == "transparent":
-            return 1 - alpha(image)
         return (np.asarray(image.convert("RGBA"))[..., 3] > PAINTED).astype(np.float32)
 
 
@@ -109,10 +89,6 @@ def check_pixels(width: int, height: int, name: str, most_pixels: int) -> None:
 def transparent(image: Image.Image) -> bool:
     """Whether any pixel is less than opaque."""
     return image.has_transparency_data and image.convert("RGBA").getextrema()[-1] != (255, 255)
-
-
-def alpha(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGBA"), np.float32)[..., 3] / 255
 
 
 def over_white(image: Image.Image) -> Image.Image:
