@@ -111,3 +111,13 @@ def test_a_decoder_within_its_ram_budget_is_planned_in_smaller_tiles(
         settings(f"model_routing: {{decoder: {{target: cpu, ram_budget: {budget}}}}}")
         tiles.append(printed(capsys, *words)["plans"][0]["vae_tile"])
     assert tiles[1] < tiles[0]
+
+
+def test_the_disk_is_that_of_the_models_files(
+    full_models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("relight.planner.machine.disk_rate", lambda file: asked.append(file) or 1e8)
+    monkeypatch.setenv("RELIGHT_MODEL_PATHS", str(full_models))
+    run("sd15.safetensors", "--device-profile", "rx580-8g")
+    assert asked == [full_models / "sd15.safetensors"]

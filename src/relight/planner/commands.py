@@ -101,7 +101,7 @@ def planned(a: argparse.Namespace, ask: Ask) -> tuple[list[Plan], Together | Non
         a.device_profile,
         engine.max_vram_bytes,
         engine.threads,
-        a.models[0] if a.models else None,
+        a_file(a),
         backends.named_gpu(engine.backend) or engine.gpu,
         engine.max_vram_share,
     )
@@ -115,6 +115,14 @@ def planned(a: argparse.Namespace, ask: Ask) -> tuple[list[Plan], Together | Non
         plans.append(planning.of_files(a.own.name, a.own, request))
     model = read_language_model(a.llm) if a.llm is not None else None
     return plans, share(machine, [held(each, machine) for each in plans], model, a.ctx)
+
+
+def a_file(a: argparse.Namespace) -> Path | None:
+    """Of the first model, by which its disk is known."""
+    from relight.jobs import models
+
+    files = a.own.paths if a.own is not None else models.components(a.models[0]).files if a.models else {}
+    return next((paths[0] for paths in files.values()), a.llm)
 
 
 def held(plan: Plan, machine: Machine) -> Any:

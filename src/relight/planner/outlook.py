@@ -26,19 +26,19 @@ def machine_for(
     profile: str | None,
     max_vram: int | None,
     threads: int | None,
-    model: str | None,
+    model: Path | None,
     device: str | None = None,
     share: float | None = None,
 ) -> tuple[Machine, TimingsOf]:
     """With a profile that card, and of measurements those of this CPU; else what is here, and all that was measured.
     `max_vram` bytes are taken of it at most, `share` is what part of its memory may be filled. `device` names a GPU,
-    such as a software one that is never chosen by itself.
+    such as a software one that is never chosen by itself; `model` is a file on the disk that models are read from.
 
     Raises ConfigError for a profile that is none.
     """
     cpu = machines.this_cpu(threads)
-    if model is not None and os.path.exists(model):
-        cpu = replace(cpu, disk=machines.disk_rate(Path(model)))
+    if model is not None:
+        cpu = replace(cpu, disk=machines.disk_rate(model))
     if profile is not None:
         card = machines.of_profile(named(profile), max_vram)
         return Machine(cpu, filled(card, share, card.total)), measured(threads, None)
