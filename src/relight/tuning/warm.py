@@ -1,7 +1,7 @@
 """Warm-up: builds every pipeline a model's shapes need, times the ways to compute them, and keeps the winners.
 
-It runs on workers of its own, off the path of any request; `relight serve` may call `warm` for a model that came, or
-after a driver changed (`needs`).
+It runs on workers of its own, off the path of any request: for `relight warm`, which a server starts while nobody asks
+for anything, and before a picture where the settings want it (`needs` says whether there is anything to do).
 """
 
 from __future__ import annotations
