@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,9 +139,3 @@ def size(text: str | None) -> tuple[int | None, int | None]:
     if match is None:
         raise ConfigError(f"--size {text}: write it as 1024x1024")
     return int(match[1]), int(match[2])
-
-
-def settings_of(file: Path) -> Mapping[str, str]:
-    """`memory: 8G` in each line, comments after #: what YAML of one level is."""
-    lines = (line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines())
-    return {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}

@@ -72,13 +72,17 @@ def measured(threads: int | None, profile: Profile | None, *, with_gpu: bool = F
 
 
 def named(profile: str) -> Profile:
-    from relight.planner.commands import settings_of
-
     file = Path(profile)
     if "=" not in profile and file.suffix in (".yaml", ".yml") and file.is_file():
         given = settings_of(file)
         return find_profile(",".join(f"{key}={value}" for key, value in given.items()), f"--device-profile {profile}")
     return find_profile(profile, f"--device-profile {profile}")
+
+
+def settings_of(file: Path) -> Mapping[str, str]:
+    """`memory: 8G` in each line, comments after #: what YAML of one level is."""
+    lines = (line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines())
+    return {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
 
 
 def present_gpu(max_vram: int | None, named: str | None = None) -> Gpu | None:
