@@ -61,8 +61,8 @@ def model_files(
 
 
 def components(model: str) -> Components:
-    """Of a folder, a checkpoint, or a model pulled under that name."""
-    if os.sep in model and not os.path.exists(model):
+    """Of a folder, a checkpoint, or a model by its name, which in a named folder is `folder/file`."""
+    if (os.path.isabs(model) or model.startswith((".", "~"))) and not os.path.exists(os.path.expanduser(model)):
         raise ConfigError(f"--model {model}: no such folder")
     found = find_model(model)
     return found if isinstance(found, Components) else find_components(found)
