@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from relight.demo import EMBEDDED as EMBEDDED_FOLDER
 from relight.errors import JobNotFound, KeyConflict, ModelStopped, RequestError
 from relight.gateway.node import ChatAsk, ImageAsk, JobEvent, Message, Sampling
 from relight.jobs.engine import EngineSettings
 from relight.jobs.events import Advanced, Previewed
+from relight.jobs.models import files_in
 from relight.ledger import Attempt, Ledger, NewResult
 from relight.llm.asks import LoadSettings
 from relight.node.breaker import DEATHS
@@ -160,6 +162,15 @@ def test_a_seed_is_chosen_once_where_none_is_asked_for(node: RelightNode) -> Non
     assert submit(node, "a") == job
     assert 0 <= node.ledger.get(job).chosen["seed"] < 2**32
     assert "seed" not in node.ledger.get(submit(node, seed=0)).chosen
+
+
+def test_settings_fill_what_a_request_leaves_open_of_other_models_than_the_one_that_ships(node: RelightNode) -> None:
+    node.usual = {"steps": 7, "sampler": "heun"}
+    node.registry = Registry({"mine": files_in(EMBEDDED_FOLDER)})
+    for model, chosen in (("mine", {"sampler": "heun"}), (EMBEDDED, {})):
+        ask = ImageAsk(request=ASK | {"seed": 1})
+        job = asyncio.run(node.submit_image(model, ask, owner="me", key=None, join=False)).id
+        assert node.ledger.get(job).chosen == chosen
 
 
 def test_what_is_wrong_is_told_at_submission(node: RelightNode) -> None:

@@ -9,8 +9,10 @@ import pytest
 import tiny_sd
 from llm.tiny_model import write_model
 from relight import demo
+from relight.configuration.load import load
 from relight.errors import RequestError
 from relight.jobs.models import files_in
+from relight.node.opened import registry_of
 from relight.node.registry import EMBEDDED, Registry
 
 
@@ -38,6 +40,7 @@ def test_models_in_folders_have_the_kind_that_their_tensors_say(folder: Path) ->
         "mine/words.gguf": "chat",
         EMBEDDED: "image",
     }
+    assert Registry().files("mine/picture.safetensors").of("diffusion") == (folder / "picture.safetensors",)
     assert entries["mine/words.gguf"].path == folder / "words.gguf"
     assert entries["mine/words.gguf"].created == int((folder / "words.gguf").stat().st_mtime)
 
@@ -65,3 +68,25 @@ def test_an_existing_file_is_not_opened_by_its_path(folder: Path) -> None:
 def test_a_model_of_the_other_kind_is_refused(folder: Path) -> None:
     with pytest.raises(RequestError, match="none for conversations here; there are none"):
         Registry().chat_file(EMBEDDED)
+
+
+def test_what_settings_name_is_a_model_and_comes_first(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras" / "style.safetensors").write_bytes(b"")
+    file = tmp_path / "relight.yaml"
+    file.write_text(f"models:\n  model: {demo.EMBEDDED}\n  lora_dir: [{tmp_path / 'loras'}]\n")
+    registry = registry_of(load(file))
+    assert list(registry.entries()) == ["embedded", EMBEDDED]
+    files = registry.files("embedded")
+    assert files.paths == files_in(demo.EMBEDDED).paths and list(files.loras) == ["style"]
+
+
+def test_a_model_here_that_settings_name_only_comes_first(tmp_path: Path, folder: Path) -> None:
+    for name in ("a", "b"):
+        tiny_sd.sd1(folder / f"{name}.safetensors")
+    file = tmp_path / "settings" / "relight.yaml"
+    file.parent.mkdir()
+    file.write_text("models:\n  model: mine/b.safetensors\n")
+    registry = registry_of(load(file))
+    assert list(registry.entries()) == ["mine/b.safetensors", "mine/a.safetensors", EMBEDDED]
+    assert registry.where("mine/b.safetensors") == "mine/b.safetensors"

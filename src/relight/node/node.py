@@ -33,10 +33,11 @@ from relight.node.metrics import metrics
 from relight.node.pictures import PictureLine
 from relight.node.pins import Pins, bring
 from relight.node.prompts import Prompts
-from relight.node.registry import Registry
+from relight.node.registry import EMBEDDED, Registry
 from relight.node.shelf import PipelineShelf
 from relight.node.spoken import spoken
 from relight.node.talk import NAME, Talk
+from relight.node.unsaid import unsaid
 from relight.node.warming import Candidate, Warming, warm_command
 from relight.tuning.lacking import lacks
 
@@ -51,7 +52,8 @@ CLERKS, EMBEDDINGS = 4, 8
 
 class RelightNode:
     """`card` is the GPU that pictures and conversations share; None where there is none. `idle_s`: seconds after which
-    an unused model leaves it, 0 for never."""
+    an unused model leaves it, 0 for never. `usual`: what requests for pictures leave open, of all models but the one
+    that ships."""
 
     def __init__(
         self,
@@ -65,8 +67,9 @@ class RelightNode:
         health: Health | None = None,
         pins: Pins | None = None,
         warm: bool = False,
+        usual: Mapping[str, Any] | None = None,
     ) -> None:
-        self.pins = pins or Pins()
+        self.pins, self.usual = pins or Pins(), usual or {}
         self.ledger, self.registry, self.card, self.idle_s = ledger, registry, card, idle_s
         self.shelf = PipelineShelf(registry.files, engine)
         self.talk = Talk(language, card, engine.environment(), hang_s=engine.hang_s)
@@ -173,9 +176,11 @@ class RelightNode:
         lacking = [name for name in pictures_named(ask.request) if name not in ask.inputs]
         if lacking:
             raise RequestError(f"no picture {lacking[0]!r} came with the request")
+        chosen = unsaid(self.usual, ask.request) if model != EMBEDDED else {}
         if not ask.request.get("controls"):
-            request_of(ask.request, ask.inputs)  # what is wrong is told at once, not by a failed job
-        chosen = {} if ask.request.get("seed") is not None else {"seed": random.randrange(2**32)}
+            request_of(dict(ask.request) | chosen, ask.inputs)  # what is wrong is told at once, not by a failed job
+        if ask.request.get("seed") is None:
+            chosen["seed"] = random.randrange(2**32)
         new = NewJob(
             kind=KIND,
             model=model,
@@ -379,7 +384,9 @@ class RelightNode:
         asked for last."""
         stays = self.pins.image
         wanted = {stays: size_of(vars(self.registry.usual(stays)))} if stays is not None else {}
-        wanted |= {job.model: size_of(job.request) for job in reversed(self.ledger.jobs(limit=LEARNT))}
+        wanted |= {
+            job.model: size_of({**job.chosen, **job.request}) for job in reversed(self.ledger.jobs(limit=LEARNT))
+        }
         warmed = self.warming.warmed if self.warming is not None else []
         engine, device, there = self.shelf.settings, self.health_checks.device, self.registry.entries()
         for name, size in wanted.items():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from relight.configuration.asked import own_model
 from relight.configuration.engine import engine_settings
+from relight.configuration.files import NAMED
 from relight.configuration.load import Loaded
+from relight.configuration.schema import value_at
 from relight.errors import ConfigError
 from relight.jobs.engine import EngineSettings
 from relight.ledger import Keep, Ledger, Limits
@@ -16,9 +19,10 @@ from relight.node.health import Health
 from relight.node.node import RelightNode
 from relight.node.pins import fitting, pinned
 from relight.node.registry import Registry
+from relight.node.unsaid import said
 from relight.planner import backends
 from relight.planner.machine import HEADROOM_BYTES
-from relight.store.catalogue import find_model
+from relight.store.catalogue import find_model, models
 from relight.store.places import Places
 
 DAY_S = 86400.0
@@ -34,7 +38,7 @@ def open_node(loaded: Loaded) -> tuple[RelightNode, Ledger]:
     device, room = gpu_of(health, engine)
     health.device = device
     card = Card(room, health.free) if device is not None else None
-    registry = Registry(chat=chat_files(language.model))
+    registry = registry_of(loaded)
     states = StateBudget(
         ram_bytes=language.state_ram, disk_bytes=language.state_disk, folder=str(folder / "conversations")
     )
@@ -63,11 +67,24 @@ def open_node(loaded: Loaded) -> tuple[RelightNode, Ledger]:
             health=health,
             pins=pins,
             warm=server.warm,
+            usual=said(loaded.settings),
         )
     except BaseException:
         ledger.close()
         raise
     return node, ledger
+
+
+def registry_of(loaded: Loaded) -> Registry:
+    """What is here by name, and the models whose files the settings name: by the name of their folder or file where
+    that is no model's name. Raises ConfigError."""
+    of, found = loaded.settings.models, own_model(loaded)
+    here = {model.name for model in models(Places.of())}
+    name = None if found is None else of.model if of.model in here else Path(of.model).stem if of.model else found.name
+    files_named = of.prediction or any(value_at(loaded.settings, place) for place in NAMED.values())
+    own = {name: found} if found is not None and name is not None and (files_named or name not in here) else {}
+    chat = chat_files(loaded.settings.language_model.model)
+    return Registry(own, chat, first=name, loras=of.lora_dir, embeddings=of.embedding_dir)
 
 
 def gpu_of(health: Health, engine: EngineSettings) -> tuple[str | None, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +32,21 @@ class Entry:
 
 
 class Registry:
-    """`named` are models the configuration names, by the name requests use. Folders are looked through at most every
-    ten seconds."""
+    """`named` are models the configuration names, by the name requests use; `first` the model of requests that name
+    none; `loras` and `embeddings` folders of what requests may name. Folders are looked through at most every ten
+    seconds."""
 
-    def __init__(self, named: Mapping[str, ModelFiles] | None = None, chat: Mapping[str, Path] | None = None) -> None:
-        self._named, self._chat = dict(named or {}), dict(chat or {})
+    def __init__(
+        self,
+        named: Mapping[str, ModelFiles] | None = None,
+        chat: Mapping[str, Path] | None = None,
+        *,
+        first: str | None = None,
+        loras: Sequence[Path] = (),
+        embeddings: Sequence[Path] = (),
+    ) -> None:
+        self._named, self._chat, self._first = dict(named or {}), dict(chat or {}), first
+        self._loras, self._embeddings = loras, embeddings
         self._entries: dict[str, Entry] = {}
         self._looked = 0.0
         self._lock = threading.Lock()
@@ -55,14 +65,22 @@ class Registry:
             if kind is not None and not model.missing and model.name not in found:
                 path = Path(model.where)
                 found[model.name] = Entry(model.name, kind, modified(path), path if kind == "chat" else None)
-        return found | {EMBEDDED: Entry(EMBEDDED, "image", modified(demo.EMBEDDED))}
+        found |= {EMBEDDED: Entry(EMBEDDED, "image", modified(demo.EMBEDDED))}
+        return {name: found[name] for name in (self._first,) if name in found} | found
 
     def files(self, name: str) -> ModelFiles:
         """Of a model of pictures. Raises RequestError for an unknown name, ModelFileError for broken files."""
         if name in self._named:
-            return self._named[name]
-        entry = self.entry(name, "image")
-        return models.files_in(demo.EMBEDDED) if entry.name == EMBEDDED else models.model_files(entry.name, {})
+            files = self._named[name]
+        elif self.entry(name, "image").name == EMBEDDED:
+            return models.files_in(demo.EMBEDDED)
+        else:
+            files = models.model_files(name, {})
+        return replace(
+            files,
+            loras={**files.loras, **models.loras_in(self._loras)},
+            embeddings={**files.embeddings, **models.embeddings_in(self._embeddings)},
+        )
 
     def where(self, name: str) -> str | None:
         """How other commands name a model of pictures; None for one that only this process knows."""
