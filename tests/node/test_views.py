@@ -79,6 +79,8 @@ def test_one_that_runs_needs_its_steps_that_are_left_and_the_decode() -> None:
     pace, live = Pace(), Live(stage="denoise", step=4, of=10, step_seconds=[9.0, 2.0, 2.0, 2.0])
     pace.took(kind_of(QUEUED), 20, 100)
     assert seconds_left(running(8), live, 0.0, pace) == pytest.approx(6 * 2.0 + DECODE_SHARE * 20)
+    live.stage, live.step, live.of = "load vae", 1000, 29000
+    assert seconds_left(running(8), live, 0.0, pace) == pytest.approx(DECODE_SHARE * 20), "bytes are no steps"
 
 
 def test_one_before_its_first_step_needs_what_others_took_less_its_time_so_far() -> None:

@@ -120,7 +120,8 @@ def seconds_left(job: ledger.Job, live: Live, ahead: float, pace: Pace) -> float
         return round(ahead + expected, 1)
     if live.step_seconds and live.of and live.step is not None:
         each = sum(live.step_seconds[-3:]) / len(live.step_seconds[-3:])
-        return round(each * (live.of - live.step) + DECODE_SHARE * expected, 1)
+        steps = live.of - live.step if live.stage == "denoise" else 0  # a decoder's bytes and tiles are no steps
+        return round(each * steps + DECODE_SHARE * expected, 1)
     return round(max(1.0, expected - (time.time() - job.started.timestamp())), 1)
 
 
