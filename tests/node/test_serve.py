@@ -180,6 +180,8 @@ def test_what_is_no_model_or_no_sampler_is_refused_at_once(served: Served) -> No
         assert served.ask("POST", "/api/jobs", {"model": model, "request": {"prompt": "x"}}).status_code == 404
     wrong = {"model": PICTURES, "request": {"prompt": "x", "sampler": "nonsense"}}
     assert served.ask("POST", "/api/jobs", wrong).status_code == 400
+    answer = served.ask("POST", "/api/jobs", {"model": PICTURES, "request": {"prompt": "x", "stepps": 2}})
+    assert "did you mean steps" in answer.json()["error"]["message"]
 
 
 def test_a_job_that_cannot_be_made_fails_with_its_cause(served: Served) -> None:

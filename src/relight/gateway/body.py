@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +133,11 @@ def checked[M: BaseModel](kind: type[M], value: dict[str, Any]) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = place(first["loc"], kind) or None
-        raise invalid(param, first["msg"].removeprefix("Value error, ")) from None
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(first["loc"][-1])[:64], words(kind), 1)
+            message = "has a field that is not known" + (f"; did you mean {near[0]}?" if near else "")
+        raise invalid(param, message) from None
 
 
 def place(where: tuple[int | str, ...], kind: type[BaseModel]) -> str:
