@@ -131,7 +131,7 @@ class Answerer:
         if len(prompt) >= self.context_tokens:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, and the context has {self.context_tokens}: shorten it, or load "
-                "the model with a larger one (--ctx)"
+                "the model with a larger one (language_model.ctx, or --ctx of relight chat)"
             )
 
     def bytes_of(self, token: int) -> bytes:
