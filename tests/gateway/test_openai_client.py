@@ -115,6 +115,7 @@ def test_logprobs_stop_and_sampling_reach_the_model(client: OpenAI, served: Serv
         seed=7,
         temperature=0.5,
         max_completion_tokens=1,
+        logit_bias={"11": -100, "7": 2.5},  # type: ignore[dict-item]
         extra_body={"top_k": 40, "min_p": 0.1, "nonsense": {"is": "ignored"}},
     )
     tokens = answer.choices[0].logprobs
@@ -129,6 +130,9 @@ def test_logprobs_stop_and_sampling_reach_the_model(client: OpenAI, served: Serv
         40,
         0.1,
     )
+    assert dict(sampling.logit_bias) == {11: -100, 7: 2.5}
+    with pytest.raises(openai.BadRequestError, match="logit_bias"):
+        client.completions.create(model="talker", prompt="a", logit_bias={"11": 101})
 
 
 def test_thoughts_come_beside_the_answer_and_go_back(client: OpenAI, served: Served) -> None:
@@ -168,6 +172,7 @@ def test_pictures_go_to_models_that_see_and_to_no_others(client: OpenAI, served:
 
 def test_completions_of_several_prompts(client: OpenAI) -> None:
     answer = client.completions.create(model="talker", prompt=["a b", "c"], echo=True)
+    assert answer.id.startswith("cmpl-")
     assert [each.text for each in answer.choices] == ["a ba b", "cc"]
     chunks = list(client.completions.create(model="talker", prompt="a b", stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == "a b"

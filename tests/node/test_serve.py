@@ -126,6 +126,13 @@ def test_a_completion_that_cannot_be_made_says_why(client: OpenAI) -> None:
             client.completions.create(model=WORDS, max_tokens=2, **asked)
 
 
+def test_a_biased_token_is_the_one_that_is_taken(client: OpenAI) -> None:
+    asked: Any = {"model": WORDS, "prompt": "hello", "max_tokens": 4, "temperature": 0}
+    usual = client.completions.create(**asked).choices[0].text
+    biased = client.completions.create(**asked, logit_bias={"280": 100}).choices[0].text
+    assert biased != usual and biased == 4 * biased[: len(biased) // 4]
+
+
 def test_a_model_that_talks_embeds_where_none_is_named(served: Served) -> None:
     answer = served.ask("POST", "/v1/embeddings", {"input": "hello"})
     assert answer.status_code == 200 and answer.json()["model"] == WORDS

@@ -49,6 +49,8 @@ class Sampling:
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """What is added to the logits of tokens, by their numbers."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None

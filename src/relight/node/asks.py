@@ -70,7 +70,7 @@ def sampling(asked: gateway.Sampling) -> llm.Sampling:
         )
         if getattr(asked, name) is not None
     }
-    return llm.Sampling(**given)
+    return llm.Sampling(logit_bias=dict(asked.logit_bias), **given)
 
 
 def limits(asked: gateway.Sampling) -> llm.Limits:

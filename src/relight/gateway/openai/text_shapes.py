@@ -17,6 +17,8 @@ Stop = Annotated[str, Field(min_length=1, max_length=512)]
 TemplateName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 TemplateText = Annotated[str, Field(max_length=1024)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+MOST_BIASES = 1024
 
 
 class StreamOptions(Body):
@@ -37,6 +39,7 @@ class Sampled(Body):
     repeat_penalty: float | None = Field(None, ge=0, le=10)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[Token, Bias] | None = Field(None, max_length=MOST_BIASES, description="by the token's number")
     seed: int | None = Field(None, ge=-MOST_SEED, le=MOST_SEED)
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     n: int | None = Field(None, ge=1, le=1, description="one answer for each request")
@@ -52,6 +55,7 @@ class Sampled(Body):
             repeat_penalty=self.repeat_penalty,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
+            logit_bias=tuple((self.logit_bias or {}).items()),
             seed=self.seed,
             stop=stop,
             logprobs=logprobs,
