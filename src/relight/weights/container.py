@@ -41,8 +41,13 @@ def open_container(path: Path) -> Container:
     """Raises ModelFileError for what is neither safetensors nor GGUF, and for broken headers."""
     file = MappedFile(path)
     try:
-        there = path.stat()
-        header = _header(path, there.st_ino, there.st_size, there.st_mtime_ns)
+        if looks_like_gguf(file):
+            header = read_gguf(file)  # its texts are decoded when they are asked for, from this map
+        elif looks_like_safetensors(file):
+            there = path.stat()
+            header = _safetensors(path, there.st_ino, there.st_size, there.st_mtime_ns)
+        else:
+            refuse_other_content(file)
     except BaseException:
         file.close()
         raise
@@ -50,11 +55,7 @@ def open_container(path: Path) -> Container:
 
 
 @lru_cache(maxsize=FILES_KNOWN)
-def _header(path: Path, inode: int, size: int, changed_ns: int) -> Header:
+def _safetensors(path: Path, inode: int, size: int, changed_ns: int) -> Header:
     """Read once as long as the file is the same: every component of an all-in-one file asks for it."""
     with closing(MappedFile(path)) as file:
-        if looks_like_gguf(file):
-            return read_gguf(file)
-        if looks_like_safetensors(file):
-            return read_safetensors(file)
-        refuse_other_content(file)
+        return read_safetensors(file)
