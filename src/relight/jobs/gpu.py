@@ -11,7 +11,7 @@ from relight.errors import ConfigError
 from relight.jobs.engine import EngineSettings
 from relight.jobs.lanes import Lanes
 from relight.planner.amounts import GIB
-from relight.planner.machine import HEADROOM_BYTES
+from relight.planner.machine import allowed
 
 GIVEN_BACK_S, SLACK_BYTES = 5.0, GIB // 16
 """How long memory of a worker that died is waited for, and what other programs may have taken meanwhile."""
@@ -53,7 +53,9 @@ class GpuSearch:
             self._cardless = self._free_before is None
             return None
         found = self._when_free(found)
-        return Gpu(found["name"], found["description"], self._allowed(found), int(found["memory_free"]))
+        ours = self.settings
+        budget = allowed(found, ours.profile, ours.max_vram_bytes, ours.max_vram_share)
+        return Gpu(found["name"], found["description"], budget, int(found["memory_free"]))
 
     def _when_free(self, gpu: Mapping[str, Any]) -> Mapping[str, Any]:
         """The card when it has as much free as before its worker was lost; drivers take a while to give that back."""
@@ -65,19 +67,6 @@ class GpuSearch:
             devices = self.lanes.worker(gpu["name"]).call("devices").values["devices"]
             gpu = next((each for each in devices if each["name"] == gpu["name"]), gpu)
         return gpu
-
-    def _allowed(self, gpu: Mapping[str, Any]) -> int:
-        """What the device has free less a margin, the user's bound and the pretended card's: the least of them."""
-        bounds = [max(0, int(gpu["memory_free"]) - HEADROOM_BYTES)]
-        if self.settings.max_vram_bytes is not None:
-            bounds.append(self.settings.max_vram_bytes)
-        profile = self.settings.profile
-        if profile is not None:
-            bounds.append(profile.limit_bytes)
-        if self.settings.max_vram_share is not None:
-            total = profile.memory_bytes if profile else int(gpu["memory_total"])
-            bounds.append(int(self.settings.max_vram_share * total))
-        return min(bounds)
 
 
 def no_such_device(asked: str, there: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from relight.node.pins import fitting, pinned
 from relight.node.registry import Registry
 from relight.node.unsaid import said
 from relight.planner import backends
-from relight.planner.machine import HEADROOM_BYTES
+from relight.planner.machine import allowed
 from relight.store.catalogue import find_model, models
 from relight.store.places import Places
 
@@ -96,13 +96,7 @@ def gpu_of(health: Health, engine: EngineSettings) -> tuple[str | None, int]:
     fitting = [d for d in health.devices() if (d["name"] == named if named else d["type"] == "gpu")]
     if not fitting:
         return None, 0
-    bounds = [max(0, int(fitting[0]["memory_free"]) - HEADROOM_BYTES)]
-    bounds += [engine.max_vram_bytes] if engine.max_vram_bytes is not None else []
-    bounds += [engine.profile.limit_bytes] if engine.profile is not None else []
-    if engine.max_vram_share is not None:
-        total = engine.profile.memory_bytes if engine.profile else int(fitting[0]["memory_total"])
-        bounds.append(int(engine.max_vram_share * total))
-    return str(fitting[0]["name"]), min(bounds)
+    return str(fitting[0]["name"]), allowed(fitting[0], engine.profile, engine.max_vram_bytes, engine.max_vram_share)
 
 
 def chat_files(model: str | None) -> dict[str, Path]:

@@ -132,6 +132,21 @@ def of_profile(profile: Profile, max_vram: int | None = None) -> Gpu:
     )
 
 
+def allowed(
+    device: Mapping[str, Any], profile: Profile | None, max_vram: int | None = None, share: float | None = None
+) -> int:
+    """Bytes of a device, as a worker describes it, that relight may take: what is free less a margin, within the
+    pretended card's bytes, the user's `max_vram`, and the `share` of its memory that may be filled."""
+    bounds = [max(0, int(device["memory_free"]) - HEADROOM_BYTES)]
+    if max_vram is not None:
+        bounds.append(max_vram)
+    if profile is not None:
+        bounds.append(profile.limit_bytes)
+    if share is not None:
+        bounds.append(int(share * (profile.memory_bytes if profile else int(device["memory_total"]))))
+    return min(bounds)
+
+
 def of_device(
     found: Mapping[str, Any],
     budget: int,

@@ -7,12 +7,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from relight.errors import ConfigError
 from relight.planner import machine as machines
 from relight.planner.estimate import NoTimings, Timings
-from relight.planner.machine import HEADROOM_BYTES, Gpu, Machine
+from relight.planner.machine import Gpu, Machine
 from relight.planner.networks import Networks
 from relight.planner.profiles import Profile, find_profile, pretended
 from relight.tuning import identity, tables
@@ -42,11 +41,8 @@ def machine_for(
     if profile is not None:
         card = machines.of_profile(named(profile), max_vram)
         return Machine(cpu, filled(card, share, card.total)), measured(threads, None)
-    held = pretended(os.environ)
-    gpu = present_gpu(max_vram, device)
-    if gpu is not None:
-        gpu = filled(gpu, share, held.memory_bytes if held else gpu.total)
-    return Machine(cpu, gpu), measured(threads, held, with_gpu=True)
+    gpu = present_gpu(max_vram, device, share)
+    return Machine(cpu, gpu), measured(threads, pretended(os.environ), with_gpu=True)
 
 
 def filled(gpu: Gpu, share: float | None, total: int) -> Gpu:
@@ -85,7 +81,7 @@ def settings_of(file: Path) -> Mapping[str, str]:
     return {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
 
 
-def present_gpu(max_vram: int | None, named: str | None = None) -> Gpu | None:
+def present_gpu(max_vram: int | None, named: str | None = None, share: float | None = None) -> Gpu | None:
     """The one named, else the first real one, held to RELIGHT_PRETEND. Raises ConfigError for an unknown name."""
     profile = pretended(os.environ)
     worker = Worker("plan", profile.environment if profile else None)
@@ -99,8 +95,9 @@ def present_gpu(max_vram: int | None, named: str | None = None) -> Gpu | None:
         raise ConfigError(f"no device {named}; this machine has {', '.join(each['name'] for each in devices)}")
     if found is None:
         return None
+    budget = machines.allowed(found, profile, max_vram, share)
     largest = largest_allocation(str(found["description"]), int(found["memory_total"]))
-    return machines.of_device(found, allowed(found, max_vram, profile), profile, largest=largest)
+    return machines.of_device(found, budget, profile, largest=largest)
 
 
 def largest_allocation(description: str, total: int) -> int | None:
@@ -109,13 +106,3 @@ def largest_allocation(description: str, total: int) -> int | None:
     found = next(said, {})
     largest = found.get("max_buffer_bytes") or found.get("max_allocation_bytes") or total
     return largest if largest < total else None
-
-
-def allowed(gpu: Mapping[str, Any], max_vram: int | None, profile: Profile | None) -> int:
-    """What the device has free less a margin, the user's bound and the pretended card's: the least of them."""
-    bounds = [max(0, int(gpu["memory_free"]) - HEADROOM_BYTES)]
-    if max_vram is not None:
-        bounds.append(max_vram)
-    if profile is not None:
-        bounds.append(profile.limit_bytes)
-    return min(bounds)
