@@ -1,4 +1,4 @@
-"""Settings as `relight plan` and `relight warm` take them: of what `relight generate` would do with the same ones."""
+"""Settings as `plan`, `warm` and `serve` take them: of what `relight generate` would do with the same ones."""
 
 from __future__ import annotations
 

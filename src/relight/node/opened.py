@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from relight.configuration.asked import own_model
+from relight.configuration.asked import own_language_model, own_model
 from relight.configuration.engine import engine_settings
 from relight.configuration.files import NAMED
 from relight.configuration.load import Loaded
 from relight.configuration.schema import value_at
-from relight.errors import ConfigError
 from relight.jobs.engine import EngineSettings
 from relight.ledger import Keep, Ledger, Limits
 from relight.llm.asks import CacheType, LoadSettings, StateBudget
@@ -22,7 +21,7 @@ from relight.node.registry import Registry
 from relight.node.unsaid import said
 from relight.planner import backends
 from relight.planner.machine import allowed
-from relight.store.catalogue import find_model, models
+from relight.store.catalogue import models
 from relight.store.places import Places
 
 DAY_S = 86400.0
@@ -83,7 +82,8 @@ def registry_of(loaded: Loaded) -> Registry:
     name = None if found is None else of.model if of.model in here else Path(of.model).stem if of.model else found.name
     files_named = of.prediction or any(value_at(loaded.settings, place) for place in NAMED.values())
     own = {name: found} if found is not None and name is not None and (files_named or name not in here) else {}
-    chat = chat_files(loaded.settings.language_model.model)
+    words = own_language_model(loaded)
+    chat = {} if words is None else {words.stem: words}
     return Registry(own, chat, first=name, loras=of.lora_dir, embeddings=of.embedding_dir)
 
 
@@ -97,16 +97,6 @@ def gpu_of(health: Health, engine: EngineSettings) -> tuple[str | None, int]:
     if not fitting:
         return None, 0
     return str(fitting[0]["name"]), allowed(fitting[0], engine.profile, engine.max_vram_bytes, engine.max_vram_share)
-
-
-def chat_files(model: str | None) -> dict[str, Path]:
-    """The language model that the settings name, by its file's name."""
-    if model is None:
-        return {}
-    found = find_model(model)
-    if not isinstance(found, Path) or not found.is_file():
-        raise ConfigError(f"language_model.model: {model} is no GGUF file")
-    return {found.stem: found}
 
 
 def data_folder(loaded: Loaded) -> Path:
