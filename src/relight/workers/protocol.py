@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -44,16 +44,14 @@ def packed(message: Message, shared: Shared | None = None) -> list[bytes | memor
     arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
     layout = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
     values = {"kind": message.kind, "call": message.call, "values": message.values, "arrays": layout}
-    if shared is not None and message.kind in ("call", "result") and _many(arrays):
-        header = json.dumps({**values, "shared": True}).encode()
-        shared.put(list(arrays.values()))
-        return [_LENGTH.pack(len(header)) + header]
-    header = json.dumps(values).encode()
-    return [_LENGTH.pack(len(header)) + header, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
-
-
-def _many(arrays: Mapping[str, np.ndarray]) -> bool:
-    return sum(array.nbytes for array in arrays.values()) >= WORTH_SHARING
+    many = sum(array.nbytes for array in arrays.values()) >= WORTH_SHARING
+    apart = shared if many and message.kind in ("call", "result") else None
+    header = json.dumps(values | {"shared": apart is not None}).encode()
+    begin = _LENGTH.pack(len(header)) + header
+    if apart is not None:
+        apart.put(list(arrays.values()))
+        return [begin]
+    return [begin, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
 
 
 def write(stream: IO[bytes], pieces: Sequence[bytes | memoryview]) -> None:
@@ -73,7 +71,7 @@ def receive(stream: IO[bytes], shared: Shared | None = None) -> Message | None:
     header = json.loads(stream.read(length))
     names = [name for name, _, _ in header["arrays"]]
     layout = [(np.dtype(_DTYPES[dtype]), shape) for _, dtype, shape in header["arrays"]]
-    arrays = _where_they_lie(shared, layout) if header.get("shared") else _read(stream, layout)
+    arrays = _where_they_lie(shared, layout) if header["shared"] else _read(stream, layout)
     if arrays is None:
         return None
     if header["kind"] == "result":
